@@ -1,0 +1,227 @@
+"""Drives lanes from worker threads: when each is to run next, and who waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.lane import Lane, Step
+from resilient_exporters.delivery.workers import Workers
+from resilient_exporters.exceptions import PoolClosed
+from resilient_exporters.records import ExportResult
+
+__all__ = ["Background"]
+
+_log = logging.getLogger("resilient_exporters")
+
+_GRACE = 1.0
+"""Seconds; a call that runs longer no longer counts against the number of threads."""
+_ASK_AGAIN = 1.0
+"""Seconds after which the user's `connectivity` is asked again."""
+_TURN = 0.05
+"""Seconds a lane may keep its thread while others wait."""
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A lane's place in the background: when it runs, and what is asked of its next run.
+
+    Attributes:
+        idle: Whether nothing is planned: new records must wake it.
+        running: Whether a thread is in it.
+        again: Whether it was woken while it ran.
+        forced: Whether the next run starts a pass, however long the pause should be.
+        retry_at: `clock.now()` of the next pass over what was left behind; 0 = nothing was.
+        blocked: Whether nothing may be tried before `retry_at`.
+        ticket: Counts plans, so that an old one is known when its time comes.
+        watched: Whether somebody will look whether its call is over in time.
+        collecting: Lists that get the results of the next pass, with the event that tells its end.
+    """
+
+    lane: Lane
+    idle: bool = True
+    running: bool = False
+    again: bool = False
+    forced: bool = False
+    retry_at: float = 0.0
+    blocked: bool = False
+    ticket: int = 0
+    watched: bool = False
+    collecting: list[tuple[list[ExportResult], threading.Event]] = field(default_factory=list)
+
+
+class Background:
+    """Runs lanes on up to `limit` threads.
+
+    Args:
+        limit: Calls into exporters that may run at once, those older than a second not counted.
+        clock: Tells the time.
+        name: The pool's, for the threads' names.
+    """
+
+    def __init__(self, limit: int, clock: Clock, name: str) -> None:
+        self.workers = Workers(limit, _GRACE, clock, name)
+        self.asleep = False
+        """Whether some lane is idle, so that a record just kept must wake it. Read without a lock."""
+        self.manual = False
+        self.connected: Callable[[], bool] = lambda: True
+        self.progress = threading.Condition(threading.Lock())
+        """Notified whenever a lane has made a step or comes to rest."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seats: dict[str, _Seat] = {}
+
+    def add(self, lane: Lane) -> None:
+        """Serve a lane from now on."""
+        with self._lock:
+            self._seats[lane.name] = _Seat(lane)
+            self.asleep = True
+        self.wake()
+
+    def remove(self, name: str) -> None:
+        """Serve a lane no longer."""
+        with self._lock:
+            self._seats.pop(name, None)
+
+    def wake(self) -> None:
+        """There may be something to do for idle lanes."""
+        with self._lock:
+            self.asleep = False
+            for seat in self._seats.values():
+                if seat.running:
+                    seat.again = True
+                elif seat.idle:
+                    self._plan_locked(seat, 0.0)
+
+    def force(self, name: str, results: list[ExportResult]) -> threading.Event:
+        """Have a lane make a pass at once; the event is set when it is over."""
+        done = threading.Event()
+        with self._lock:
+            seat = self._seats[name]
+            seat.collecting.append((results, done))
+            seat.forced = seat.again = True
+            if not seat.running:
+                self._plan_locked(seat, 0.0)
+        return done
+
+    def stuck(self) -> list[str]:
+        """Lanes whose exporter has not returned within its time-out."""
+        now = self._clock.now()
+        with self._lock:
+            seats = list(self._seats.values())
+        return [s.lane.name for s in seats if (since := s.lane.since) is not None and now - since > s.lane.target.timeout]
+
+    def next_attempt(self, name: str) -> float | None:
+        """Seconds until the lane's next planned pass; None when there is none."""
+        seat = self._seats.get(name)
+        return max(seat.retry_at - self._clock.now(), 0.0) if seat is not None and seat.retry_at else None
+
+    def _plan_locked(self, seat: _Seat, at: float) -> None:
+        seat.idle = False
+        seat.ticket += 1
+        ticket = seat.ticket
+        self.workers.run(lambda: self._run(seat, ticket), at)
+
+    def _run(self, seat: _Seat, ticket: int) -> None:
+        """One turn of a lane on a worker thread."""
+        with self._lock:
+            if seat.ticket != ticket or seat.running or seat.lane.name not in self._seats:
+                return
+            seat.running, seat.again = True, False
+            collecting = seat.collecting
+            seat.collecting = []
+            forced, seat.forced = seat.forced, False
+        self._watch(seat)
+        rest: float | None = 0.0
+        try:
+            rest = self._turn(seat, forced, [results for results, _ in collecting])
+        except PoolClosed:
+            _log.info("call_outlived_pool exporter=%s: what it had in hand stays kept", seat.lane.name)
+        finally:
+            for _, done in collecting:
+                done.set()
+            self._rest(seat, rest)
+            with self.progress:
+                self.progress.notify_all()
+
+    def _rest(self, seat: _Seat, rest: float | None) -> None:
+        """Plan the lane's next turn: `rest` seconds from now, or when something new arrives.
+
+        A record kept before `asleep` was set woke nobody; so the lane looks once more after it was.
+        """
+        with self._lock:
+            seat.running = False
+            if seat.forced or (seat.again and rest is None) or (seat.again and not seat.blocked):
+                rest = 0.0
+            if rest is not None:
+                self._plan_locked(seat, self._clock.now() + rest if rest else 0.0)
+            rests = rest is None or (not seat.blocked and rest > 0)
+            if rests:
+                seat.idle = self.asleep = True
+        if rests and not self.manual and seat.lane.more():
+            self.wake()
+
+    def _turn(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
+        """Step the lane until it must wait; the seconds it must, or None for until something new arrives."""
+        lane, clock = seat.lane, self._clock
+        if self.manual and not forced:
+            return None
+        if not forced and not self.connected():
+            return _ASK_AGAIN
+        if not lane.lock.acquire(timeout=lane.target.timeout):
+            return lane.target.timeout
+        try:
+            now = clock.now()
+            if forced or (seat.retry_at and now >= seat.retry_at):
+                lane.begin_pass()
+                seat.retry_at, seat.blocked = 0.0, False
+            elif seat.blocked:
+                return max(seat.retry_at - now, 0.0)
+            ends = now + _TURN
+            while True:
+                collected: list[ExportResult] | None = [] if lists else None
+                step = lane.step(collected)
+                for results in lists:
+                    results.extend(collected or ())
+                if step is not Step.MORE:
+                    return self._pass_over(seat, step)
+                if not lists and clock.now() >= ends:
+                    with self.progress:
+                        self.progress.notify_all()
+                    return 0.0
+        finally:
+            lane.lock.release()
+
+    def _pass_over(self, seat: _Seat, step: Step) -> float | None:
+        """What was left behind is tried again after a pause; what is new need not wait unless the target is down."""
+        lane = seat.lane
+        if step is Step.END and not lane.owed():
+            seat.retry_at, seat.blocked = 0.0, False
+            return None
+        seat.blocked = step is Step.STOP
+        if not seat.retry_at:
+            seat.retry_at = self._clock.now() + lane.backoff()
+        return max(seat.retry_at - self._clock.now(), 0.001)
+
+    def _watch(self, seat: _Seat) -> None:
+        """Have somebody look whether the lane's call is over in time; one look per lane is planned at most."""
+        if not seat.watched:
+            seat.watched = True
+            self.workers.run(lambda: self._look(seat), self._clock.now() + seat.lane.target.timeout)
+
+    def _look(self, seat: _Seat) -> None:
+        """Report a call that runs longer than one attempt may."""
+        since, timeout, now = seat.lane.since, seat.lane.target.timeout, self._clock.now()
+        if since is None or not seat.running:
+            seat.watched = False
+            return
+        if now - since < timeout:
+            self.workers.run(lambda: self._look(seat), since + timeout)
+            return
+        seat.watched = False
+        _log.warning(
+            "target_stuck exporter=%s timeout=%s: the call has not returned; its records stay kept", seat.lane.name, timeout
+        )

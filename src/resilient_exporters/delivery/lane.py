@@ -1,0 +1,322 @@
+"""One exporter's way through the log: what it owes next, one attempt at a time, and what that meant."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome, Refused, attempt
+from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.parcel import Parcel, batch_of
+from resilient_exporters.delivery.reentry import inside
+from resilient_exporters.delivery.target import Target
+from resilient_exporters.exceptions import Queued
+from resilient_exporters.policies import Retry
+from resilient_exporters.records import ExportResult
+from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
+
+__all__ = ["Lane", "Source", "Step"]
+
+_log = logging.getLogger("resilient_exporters")
+
+_FAILURES_END_A_PASS = 10
+"""So many failures in a row, and a pass has learned enough: n bad records cost n/10 passes."""
+_UNKNOWN_MEANS_DOWN = 3
+"""A batch that fails so often for a reason unknown may hold a bad record: only then it is taken apart."""
+_SLOW_FAILURE = 0.01
+"""Seconds; a failure that took less is cheap enough to be tried again at each send."""
+_PACE, _PACE_CAP = 10.0, 30.0
+"""After a slow failure of t seconds the caller's thread tries no sooner than `_PACE` x t later, at most `_PACE_CAP` seconds."""
+
+
+class Step(Enum):
+    """What one step of a lane found."""
+
+    MORE = auto()
+    """A batch was tried; go on."""
+    END = auto()
+    """Everything owed has been tried."""
+    STOP = auto()
+    """The target is down, held, or failed too often in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A spool that a lane is owed records from, and the name it has there.
+
+    Args:
+        once: Whether a record is dropped after its first attempt, whatever came of it.
+        brought: Whether the exporter brought it along when it joined: it is let go of when it is empty.
+    """
+
+    spool: Spool
+    lane: str
+    once: bool = False
+    brought: bool = False
+
+
+class Lane:
+    """Drives one exporter. Whoever holds `lock` may call the methods; one batch is in flight, always.
+
+    A *pass* tries what is owed, oldest first. When the oldest fails without saying who is to blame, the pass goes
+    on behind the records tried in vain since the last success; ten failures in a row end it.
+    """
+
+    def __init__(self, name: str, target: Target, sources: list[Source], clock: Clock, retry: Retry) -> None:
+        self.name = name
+        self.target = target
+        self.sources = sources
+        self.lock = threading.Lock()
+        self.mutex = threading.Lock()
+        """Held while the lane is at its spool, never during a call: the spools stay what they are meanwhile."""
+        self.delivered = self.dead = self.dropped = 0
+        self.last_error: BaseException | None = None
+        self.since: float | None = None
+        """`clock.now()` at which the call into the exporter began that runs now."""
+        self.state = "up"
+        self.not_before = 0.0
+        """`clock.now()` before which the caller's thread does not try again."""
+        self.misses = 0
+        """Failures in a row, passes included."""
+        self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
+        self._clock = clock
+        self._retry = retry
+        self._after = 0
+        self._tried = 0
+        self._failures = 0
+        self._limit = target.batch_records
+        self._pinned: Slice | None = None
+        self._at: Source | None = None
+        self._flight: tuple[Source, Slice | None] = (sources[-1], None)
+
+    # What is owed
+
+    def owed(self) -> int:
+        """Records that wait for this exporter."""
+        return sum(source.spool.account(source.lane).records for source in self.sources)
+
+    def queued(self) -> Queued:
+        """The verdict on a new record that has to wait, with the last failure as its cause."""
+        verdict = Queued(self.owed())
+        verdict.__cause__ = self.last_error
+        return verdict
+
+    # A pass over what is owed
+
+    def begin_pass(self) -> None:
+        """Start again at the oldest record."""
+        self._after = 0
+        self._failures = 0
+
+    def step(self, results: list[ExportResult] | None = None) -> Step:
+        """Read one batch, attempt it, settle what came of it; add one result per record to `results`."""
+        with self.mutex:
+            source, kept = self._flight = self._next()
+        if kept is None:
+            return Step.END
+        outcome = self._attempt(kept)
+        with self.mutex:
+            source, _ = self._flight
+            self._settle(source, kept, outcome)
+            step = self._advance(kept, outcome)
+        if results is not None or self.on_settled is not None:
+            self._report(kept, outcome, source, results)
+        return step
+
+    def move(self, old: Spool, new: Spool, moved: dict[int, int]) -> None:
+        """Go on in another spool, into which the records of the old one were carried; needs `mutex`.
+
+        Args:
+            old: The spool that is given up.
+            new: The one that has its records now.
+            moved: Place there for a place here.
+        """
+        source, kept = self._flight
+        self.sources = [replace(s, spool=new) if s.spool is old else s for s in self.sources]
+        self._after = self._tried = 0
+        if kept is not None and source.spool is old:
+            kept.places = [moved.get(place, 0) for place in kept.places]
+            self._flight = (replace(source, spool=new), kept)
+        self._at = next((s for s in self.sources if s.lane == source.lane and s.spool is new), None)
+
+    def more(self) -> bool:
+        """Whether something is owed that this pass has not tried; False when another thread is in the lane."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            with self.mutex:
+                return self._next()[1] is not None
+        finally:
+            self.lock.release()
+
+    def _next(self) -> tuple[Source, Slice | None]:
+        """The batch in doubt if there is one, else the next of the first source that holds something."""
+        for source in self.sources:
+            kept = self._pinned if source is self._at else None
+            kept = kept or self._read(source, self._after if source is self._at else 0)
+            if kept is not None or source.spool.account(source.lane).records:
+                if source is not self._at:
+                    self._at, self._after, self._tried, self._pinned = source, 0, 0, None
+                return source, kept
+            if source.brought:
+                self._drained(source)
+        return self.sources[-1], None
+
+    def _read(self, source: Source, after: int) -> Slice | None:
+        kept = source.spool.read(source.lane, after, self._size(), self.target.batch_bytes)
+        if kept is not None and kept.flags & Flag.BUNDLED and len(kept) > 1:
+            return source.spool.read(source.lane, after, 1, 1)
+        return kept
+
+    def _size(self) -> int:
+        return self._limit if self.target.batches else 1
+
+    def _drained(self, source: Source) -> None:
+        """A source brought along is empty: let go of it when no other lane is owed anything there."""
+        self.sources = [other for other in self.sources if other is not source]
+        if not source.spool.owing():
+            source.spool.close()
+
+    def _settle(self, source: Source, kept: Slice, outcome: Outcome) -> None:
+        """Note in the spool which records the lane owes no longer."""
+        if isinstance(outcome, Delivered):
+            source.spool.settle(source.lane, kept.places, Fate.DELIVERED)
+            self.delivered += len(kept)
+        elif isinstance(outcome, Refused):
+            rest = [p for i, p in enumerate(kept.places) if i not in outcome.permanent and i not in outcome.later]
+            if rest:
+                source.spool.settle(source.lane, rest, Fate.DELIVERED)
+                self.delivered += len(rest)
+            if outcome.permanent:
+                source.spool.bury(source.lane, kept, outcome.permanent, self.misses + 1)
+                self.dead += len(outcome.permanent)
+        if source.once and not isinstance(outcome, Delivered):
+            before = source.spool.account(source.lane).records
+            source.spool.settle(source.lane, kept.places, Fate.DROPPED)
+            self.dropped += before - source.spool.account(source.lane).records
+
+    def _advance(self, kept: Slice, outcome: Outcome) -> Step:
+        """Decide where the pass goes on."""
+        if self._progressed(kept, outcome):
+            self._tried = self._failures = 0
+            self._after = kept.places[-1]
+            self._limit = min(self._limit * 2, self.target.batch_records)
+            return Step.MORE
+        self._failures += 1
+        if isinstance(outcome, Hold) or (isinstance(outcome, Again) and self._blames_target(outcome)):
+            self._limit = 1 if not self.target.stable else self._limit
+            self._pinned = kept if self.target.stable else None
+            return Step.STOP
+        if len(kept) > 1 and isinstance(outcome, Again):
+            self._limit = 1
+        else:
+            oldest = self._after == 0
+            self._after = max(kept.places[-1], self._tried) if oldest else kept.places[-1]
+            self._tried = max(self._tried, kept.places[-1])
+        return Step.STOP if self._failures >= _FAILURES_END_A_PASS else Step.MORE
+
+    def _progressed(self, kept: Slice, outcome: Outcome) -> bool:
+        if isinstance(outcome, Refused):
+            return len(outcome.later) < len(kept)
+        return isinstance(outcome, Delivered)
+
+    def _blames_target(self, outcome: Again) -> bool:
+        """Whether to stop, instead of looking for a good record behind this one."""
+        return outcome.down or self.target.stable or (self.target.batches and self.misses < _UNKNOWN_MEANS_DOWN)
+
+    # A record that is not kept
+
+    def direct(self, parcel: Parcel) -> tuple[Outcome, ExportResult]:
+        """Try a new record at once."""
+        kept = parcel.slice()
+        outcome = self._attempt(kept)
+        result = self._result(outcome, 0)
+        if isinstance(outcome, Delivered) or (isinstance(outcome, Refused) and not outcome.later):
+            self._tried = self._failures = 0
+        return outcome, result
+
+    # One attempt
+
+    def _attempt(self, kept: Slice) -> Outcome:
+        """Call the exporter, and learn from what came of it how the target is."""
+        clock = self._clock
+        began = self.since = clock.now()
+        doubt = self.misses > 0
+        try:
+            batch, kwargs = batch_of(self.target, self.name, kept, began + self.target.timeout, doubt)
+            outcome = attempt(self.target, batch, kwargs)
+        finally:
+            self.since = None
+        self._pinned = None
+        if isinstance(outcome, Delivered | Refused):
+            self._up()
+        else:
+            self._down(outcome, clock.now() - began)
+        return outcome
+
+    def _up(self) -> None:
+        if self.state != "up":
+            _log.warning("target_up exporter=%s owed=%d", self.name, self.owed())
+            self.state = "up"
+        self.misses = 0
+        self.not_before = 0.0
+
+    def _down(self, outcome: Again | Hold, took: float) -> None:
+        state = "held" if isinstance(outcome, Hold) else "down"
+        if self.state != state:
+            _log.warning("target_%s exporter=%s error=%s: %s", state, self.name, type(outcome.error).__name__, outcome.error)
+            self.state = state
+        self.misses += 1
+        self.last_error = outcome.error
+        pause = min(_PACE * took, _PACE_CAP) if took >= _SLOW_FAILURE else 0.0
+        if isinstance(outcome, Again) and outcome.after is not None:
+            pause = max(pause, outcome.after)
+        self.not_before = self._clock.now() + pause
+
+    def backoff(self) -> float:
+        """Seconds until a worker should try again after a pass that left something behind."""
+        delay = self._retry.delay(max(self.misses, 1))
+        return max(delay, self.not_before - self._clock.now())
+
+    # Results
+
+    def _report(self, kept: Slice, outcome: Outcome, source: Source, results: list[ExportResult] | None) -> None:
+        """One result per record; equal ones are one object, so that a long list stays small."""
+        if isinstance(outcome, Refused):
+            mine = [self._result(outcome, i, kept=not source.once) for i in range(len(kept))]
+        else:
+            mine = [self._result(outcome, 0, kept=not source.once)] * len(kept)
+        if results is not None:
+            results.extend(mine)
+        if self.on_settled is not None:
+            self.on_settled(self, kept, mine)
+
+    def _result(self, outcome: Outcome, index: int, kept: bool = False) -> ExportResult:
+        if isinstance(outcome, Delivered):
+            return ExportResult(outcome.returned, True, exporter=self.name)
+        if isinstance(outcome, Refused):
+            if index in outcome.permanent:
+                return ExportResult(None, False, error=outcome.error, exporter=self.name)
+            if index not in outcome.later:
+                return ExportResult(None, True, exporter=self.name)
+        returned = outcome.returned if isinstance(outcome, Again) else None
+        return ExportResult(returned, False, error=outcome.error, exporter=self.name, kept=kept)
+
+    # The calling thread
+
+    def enter(self, timeout: float) -> bool:
+        """Become the lane's driver; False when this thread drives an exporter already, or the lane stays taken.
+
+        Args:
+            timeout: Seconds to wait, at least 0; 0 = not at all.
+        """
+        if inside.exporter is not None:
+            return False
+        return self.lock.acquire(timeout=timeout) if timeout > 0 else self.lock.acquire(blocking=False)
+
+    def leave(self) -> None:
+        """Let somebody else drive."""
+        self.lock.release()

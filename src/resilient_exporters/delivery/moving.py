@@ -1,0 +1,88 @@
+"""Carries everything that is owed from one spool into another, in order, ids unchanged."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+
+from resilient_exporters.spool.interface import Payload, Slice, Spool
+
+__all__ = ["copy_owed", "owed_records"]
+
+_READ = 1000
+"""Records read ahead per lane."""
+_SIZE = 1 << 20
+"""Bytes read ahead per lane."""
+
+
+def owed_records(spool: Spool, after: int = 0) -> Iterator[tuple[Slice, int, frozenset[str]]]:
+    """Each owed record at a place above `after`, as (slice, index in it, lanes that owe it), in the order of the log."""
+    heads = [(place, lane, kept, i) for lane in spool.owing() for place, lane, kept, i in _first(spool, lane, after)]
+    streams = {lane: _walk(spool, lane, kept, i) for _, lane, kept, i in heads}
+    queue = [(place, lane) for place, lane, _, _ in heads]
+    current = {lane: (kept, i) for _, lane, kept, i in heads}
+    heapq.heapify(queue)
+    while queue:
+        place = queue[0][0]
+        lanes = []
+        while queue and queue[0][0] == place:
+            lanes.append(heapq.heappop(queue)[1])
+        kept, i = current[lanes[0]]
+        yield kept, i, frozenset(lanes)
+        for lane in lanes:
+            following = next(streams[lane], None)
+            if following is not None:
+                current[lane] = following
+                heapq.heappush(queue, (following[0].places[following[1]], lane))
+
+
+def _first(spool: Spool, lane: str, after: int) -> Iterator[tuple[int, str, Slice, int]]:
+    kept = spool.read(lane, after, _READ, _SIZE)
+    if kept is not None:
+        yield kept.places[0], lane, kept, 0
+
+
+def _walk(spool: Spool, lane: str, kept: Slice | None, start: int) -> Iterator[tuple[Slice, int]]:
+    """What follows the record at `start` of a slice."""
+    index = start + 1
+    while kept is not None:
+        for i in range(index, len(kept)):
+            yield kept, i
+        index = 0
+        kept = spool.read(lane, kept.places[-1], _READ, _SIZE)
+
+
+def copy_owed(
+    source: Spool,
+    target: Spool,
+    renamed: Callable[[str], str] = str,
+    check: Callable[[Payload], Payload] | None = None,
+    after: int = 0,
+) -> list[int]:
+    """Append all that `source` owes to `target`; the places it had in the source, in order.
+
+    Args:
+        source: Read only; nothing may be appended or settled in it meanwhile.
+        target: Gets the records behind what it has.
+        renamed: Lane name there for a lane name here.
+        check: Looks at each payload before it is written, may raise.
+        after: Only what stands at places above.
+
+    Raises:
+        SpoolError, SpoolFull: what was written so far stays written; the caller undoes it.
+    """
+    places: list[int] = []
+    target.mark()
+    for kept, i, lanes in owed_records(source, after):
+        payload = kept.payloads[i] if check is None else check(kept.payloads[i])
+        target.append(
+            [payload],
+            frozenset(map(renamed, lanes)),
+            time=kept.times[i],
+            first=kept.numbers[i],
+            run=kept.run,
+            options=kept.options,
+            flags=kept.flags,
+        )
+        places.append(kept.places[i])
+    return places

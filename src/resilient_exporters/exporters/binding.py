@@ -1,0 +1,94 @@
+"""An exporter as delivery calls it: connected first, told who it is, one bare call of what its author wrote."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from resilient_exporters.delivery.reentry import inside
+from resilient_exporters.exporters.signature import Keywords
+from resilient_exporters.records import Batch, ExportResult, Record
+
+if TYPE_CHECKING:
+    from resilient_exporters.exporters.exporter import Exporter
+
+__all__ = ["Binding"]
+
+
+class Binding:
+    """The `Target` of one exporter.
+
+    Args:
+        exporter: The exporter.
+        transformer: The exporter or pool whose transform applies to what it gets.
+        hold: Whether to keep the exporter alive; one that is alone must not be, by its own engine.
+    """
+
+    def __init__(self, exporter: Exporter, transformer: Exporter, *, hold: bool) -> None:
+        self._exporter: Callable[[], Any] = (lambda: exporter) if hold else weakref.ref(exporter)
+        self._transformer: Callable[[], Any] = (lambda: transformer) if hold else weakref.ref(transformer)
+        kind = type(exporter)
+        self.batches = kind._takes_batches()
+        self.atomic = kind.atomic
+        self.stable = kind.stable_batches
+        self.batch_records = exporter.batch_records
+        self.batch_bytes = exporter.batch_bytes
+        self._send = kind._bare_send()
+        self._keywords = Keywords(kind.export if self.batches else self._send, bound=2)
+
+    @property
+    def timeout(self) -> float:
+        exporter = self._exporter()
+        return float(exporter.timeout) if exporter is not None else 0.0
+
+    def accepts(self, name: str) -> bool:
+        """Whether the exporter takes a keyword of that name."""
+        return self._keywords.accepts(name)
+
+    def accepted(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        return self._keywords.accepted(kwargs) if kwargs else {}
+
+    def transform(self, data: Any) -> Any:
+        return self._transformer().transform(data)
+
+    def send(self, record: Record) -> ExportResult:
+        exporter = self._exporter()
+        override = exporter.__dict__.get("send")
+        with _Within(exporter, record):
+            exporter._connect()
+            if override is not None:
+                result: ExportResult = override(record.data, **record.kwargs)
+            else:
+                result = self._send(exporter, record.data, **record.kwargs)
+        return result
+
+    def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
+        exporter = self._exporter()
+        with _Within(exporter, None):
+            exporter._connect()
+            exporter.export(batch, **kwargs)
+
+    def disconnect(self) -> None:
+        exporter = self._exporter()
+        if exporter is not None and self.batches:
+            exporter._disconnect()
+
+
+class _Within:
+    """Marks the thread as being inside an exporter."""
+
+    __slots__ = ("_before", "_exporter", "_record")
+
+    def __init__(self, exporter: Any, record: Record | None) -> None:
+        self._exporter = exporter
+        self._record = record
+
+    def __enter__(self) -> None:
+        self._before = (inside.exporter, inside.record)
+        inside.exporter, inside.record = self._exporter, self._record
+        inside.calls += 1
+
+    def __exit__(self, *raised: object) -> None:
+        inside.exporter, inside.record = self._before
+        inside.calls -= 1

@@ -1,0 +1,193 @@
+"""Renders data as one line: text as it is, bytes as they are, anything else as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from resilient_exporters.exceptions import DataTypeError
+from resilient_exporters.records import Batch
+
+__all__ = ["as_json", "as_line", "as_text", "rendered"]
+
+_DEEPEST = 200
+"""Levels of nesting; what is deeper is far more likely a cycle than data."""
+_MOMENTS = (datetime, date, time)
+_OCTETS = (bytes, bytearray, memoryview)
+
+
+def as_line(data: Any) -> bytes:
+    r"""Render data as a line that ends in a newline, UTF-8.
+
+    A str is written as it is and gets no second newline; newlines inside it stay, so such a record takes several
+    lines. Bytes are written as they are plus a newline. Anything else is one line of JSON, see `as_json`.
+
+    Raises:
+        DataTypeError: It cannot be rendered; the message names the part.
+
+    Example:
+        >>> as_line("text"), as_line({"a": [1, None]})
+        (b'text\n', b'{"a":[1,null]}\n')
+    """
+    if isinstance(data, str):
+        text = as_text(data)
+        return text if text.endswith(b"\n") else text + b"\n"
+    if isinstance(data, _OCTETS):
+        return bytes(data) + b"\n"
+    return as_json(data) + b"\n"
+
+
+def rendered(batch: Batch, render: Callable[[Any], bytes]) -> tuple[dict[int, bytes], dict[int, str]]:
+    """Render each record of a batch.
+
+    Returns:
+        Index -> bytes of those that could be rendered, in order, and index -> reason of the others.
+    """
+    done: dict[int, bytes] = {}
+    refused: dict[int, str] = {}
+    for index, record in enumerate(batch.records):
+        try:
+            done[index] = render(record.data)
+        except DataTypeError as error:
+            refused[index] = str(error)
+    return done, refused
+
+
+def as_text(text: str, where: str = "data") -> bytes:
+    """Encode a str as UTF-8.
+
+    Raises:
+        DataTypeError: It holds a lone surrogate, which no UTF-8 can express.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise DataTypeError(
+            f"{where} holds a lone surrogate (U+{code:04X} at {error.start}), which UTF-8 cannot express"
+        ) from error
+
+
+def as_json(data: Any) -> bytes:
+    """Render data as JSON without a newline, UTF-8; the same data always gives the same bytes.
+
+    Beyond what JSON has: tuple, set and frozenset become lists (sets in sorted order), dataclasses become objects,
+    enum members their value; datetime, date and time become ISO 8601 text, Decimal and UUID text, timedelta its
+    seconds, bytes base64 text; nan and the infinities become null; an int may have up to 4300 digits. Keys that are
+    not str become text.
+
+    Raises:
+        DataTypeError: A part has no such form; the message names it.
+    """
+    try:
+        return orjson.dumps(data, _nearer)
+    except TypeError:
+        # orjson knows no ints over 64 bits and no keys but str, and does not say where it met something.
+        plain = _plain(data, "data", 0)
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _nearer(value: Any) -> Any:
+    """Bring what JSON has no form for one step nearer to it."""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, set | frozenset):
+        return _ordered(value)
+    if isinstance(value, _OCTETS):
+        return b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, _MOMENTS):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    """The members of a set, in an order that is the same in every process."""
+    members = list(values)
+    if {type(member) for member in members} in ({int}, {str}):
+        return sorted(members)
+    return sorted(members, key=as_json)
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
+    """Rebuild data of the few types that `json` renders, naming the place of what cannot be."""
+    if depth > _DEEPEST:
+        raise DataTypeError(f"{where[:60]}... is nested deeper than {_DEEPEST} levels, or contains itself")
+    if isinstance(value, Enum):
+        return _plain(value.value, where, depth + 1)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        as_text(value, where)
+        return value
+    if isinstance(value, int):
+        _digits(value, where)
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return _object(value, where, depth)
+    if isinstance(value, list):
+        return [_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    try:
+        return _plain(_nearer(value), where, depth + 1)
+    except DataTypeError:
+        raise
+    except TypeError as error:
+        raise DataTypeError(f"{where}: {error}; convert it in transform=") from error
+
+
+def _object(value: dict[Any, Any], where: str, depth: int) -> dict[str, Any]:
+    """A dict with text for keys."""
+    plain: dict[str, Any] = {}
+    for key, item in value.items():
+        text = _key(key, where)
+        if text in plain:
+            raise DataTypeError(f"{where} has two keys that are both {text!r} as text; convert it in transform=")
+        plain[text] = _plain(item, f"{where}[{key!r}]", depth + 1)
+    return plain
+
+
+def _key(key: Any, where: str) -> str:
+    if isinstance(key, Enum):
+        return _key(key.value, where)
+    if isinstance(key, str):
+        as_text(key, f"a key of {where}")
+        return key
+    if key is None or isinstance(key, bool):
+        return json.dumps(key)
+    if isinstance(key, int):
+        return _digits(key, f"a key of {where}")
+    if isinstance(key, float):
+        return repr(float(key))
+    if isinstance(key, Decimal | UUID):
+        return str(key)
+    if isinstance(key, _MOMENTS):
+        return key.isoformat()
+    kind = type(key).__name__
+    raise DataTypeError(f"{where} has a key of type {kind}, which has no form in JSON; convert it in transform=")
+
+
+def _digits(number: int, where: str) -> str:
+    """An int as decimal text; Python itself refuses those of more than 4300 digits."""
+    try:
+        return str(int(number))
+    except ValueError as error:
+        raise DataTypeError(f"{where} is an int of {number.bit_length()} bits, too large for decimal text") from error

@@ -1,0 +1,189 @@
+"""The dead-letter log: records refused for good, with the reason, in a file of their own, so that they pin no segment."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
+from typing import Any
+
+from .files import Files
+from .frame import FRAME, HEADER_SIZE, RUN_SIZE, Context, FileKind, Kind, pack, preamble, unpack_json
+from .interface import DeadLetter
+from .scan import Found, scan
+from .segment import read_all, write_all
+
+import json  # isort: skip
+
+__all__ = ["DeadLetters"]
+
+SIZES = Struct("<II")
+KEY = Struct("<Q")
+# The lower bits of `meta`: a letter, or keys of letters that were dropped.
+LETTER, FORGOTTEN = 0, 1
+_SAID = ("key", "lane", "run", "number", "accepted", "died", "attempts", "reason", "flags")
+
+
+def _pack_letter(letter: DeadLetter, seed: int, offset: int) -> bytes:
+    """| said size 4 | options size 4 | said, JSON | options | payload |"""
+    said = json.dumps([getattr(letter, name) for name in _SAID], separators=(",", ":")).encode()
+    assert isinstance(letter.payload, bytes)
+    body = b"".join((SIZES.pack(len(said), len(letter.options)), said, letter.options, letter.payload))
+    return pack(Kind.DEAD, body, seed, offset, low=LETTER)
+
+
+def _unpack_letter(body: bytes) -> DeadLetter:
+    said, options = SIZES.unpack_from(body)
+    at = SIZES.size + said
+    fields: dict[str, Any] = dict(zip(_SAID, unpack_json(body[SIZES.size : at]), strict=True))
+    return DeadLetter(**fields, options=body[at : at + options], payload=body[at + options :])
+
+
+class DeadLetters:
+    """Dead letters of one spool; the file is read when it is first needed.
+
+    Not safe for use from several threads at once.
+
+    Args:
+        path: The file; made with the first letter, removed when none is left.
+        spool: The spool's random number.
+    """
+
+    def __init__(self, files: Files, path: str, spool: int) -> None:
+        self.files = files
+        self.path = path
+        self.spool = spool
+        self.size = 0
+        self._handle: int | None = None
+        self._context: Context | None = None
+        self._loaded = False
+        self._next = 1
+        # Key -> (offset, length) of letters that were not forgotten.
+        self._alive: dict[int, tuple[int, int]] = {}
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        try:
+            handle = self.files.open(self.path)
+        except FileNotFoundError:
+            self._loaded = True
+            return
+        size = self.files.size(handle)
+        content = read_all(self.files, handle, size)
+        found = scan(content)
+        self._handle, self.size = handle, found.end
+        self._context = found.contexts.get(0)
+        for frame in found.frames:
+            self._take(content, frame)
+        self._loaded = True
+        if self._context is None or any(not gap.torn for gap in found.gaps):
+            self._rewrite()
+        elif size > found.end:
+            self.files.truncate(handle, found.end)
+
+    def _take(self, content: bytes, frame: Found) -> None:
+        if frame.kind != Kind.DEAD:
+            return
+        body = content[frame.at + FRAME.size : frame.at + frame.length]
+        if frame.meta & 0xFF == FORGOTTEN:
+            for (key,) in KEY.iter_unpack(body):
+                self._alive.pop(key, None)
+                self._next = max(self._next, key + 1)
+            return
+        letter = _unpack_letter(body)
+        self._alive[letter.key] = frame.at, frame.length
+        self._next = max(self._next, letter.key + 1)
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep letters, all or none; their keys are given here.
+
+        Raises:
+            OSError: They could not be written.
+        """
+        self._load()
+        data, start, context = b"", self.size, self._context
+        if self._handle is None or context is None:
+            context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
+            data = preamble(FileKind.DEAD) + context.pack(HEADER_SIZE) + context.pack(HEADER_SIZE + RUN_SIZE)
+            start = 0
+            self._handle = self._create(self.path)
+        spots = []
+        for key, letter in enumerate(letters, self._next):
+            frame = _pack_letter(letter._replace(key=key), context.seed, start + len(data))
+            spots.append((key, (start + len(data), len(frame))))
+            data += frame
+        write_all(self.files, self._handle, data, start)
+        self._context = context
+        self._alive.update(spots)
+        self._next += len(letters)
+        self.size = start + len(data)
+
+    def _create(self, path: str) -> int:
+        try:
+            return self.files.open(path, create=True)
+        except FileExistsError:
+            self.files.unlink(path)
+            return self.files.open(path, create=True)
+
+    def letters(self) -> Iterator[DeadLetter]:
+        """All letters, oldest first."""
+        self._load()
+        for key in list(self._alive):
+            if (spot := self._alive.get(key)) is not None and self._handle is not None:
+                frame = read_all(self.files, self._handle, spot[1], spot[0])
+                yield _unpack_letter(frame[FRAME.size :])
+
+    def forget(self, keys: Iterable[int]) -> None:
+        """Drop letters by key; unknown keys are ignored.
+
+        Raises:
+            OSError: It could not be written; nothing was dropped.
+        """
+        self._load()
+        known = [key for key in dict.fromkeys(keys) if key in self._alive]
+        if not known or self._handle is None or self._context is None:
+            return
+        frame = pack(
+            Kind.DEAD, b"".join(map(KEY.pack, known)), self._context.seed, self.size, low=FORGOTTEN
+        )
+        write_all(self.files, self._handle, frame, self.size)
+        self.size += len(frame)
+        for key in known:
+            del self._alive[key]
+        if 2 * sum(length for _, length in self._alive.values()) < self.size:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Write what is left to a new file and put it in the place of the old one; without letters, drop the file."""
+        old = self._handle
+        letters = list(self.letters())
+        if not letters:
+            self.files.unlink(self.path)
+            self._handle, self._context, self.size = None, None, 0
+        else:
+            context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
+            data = preamble(FileKind.DEAD) + context.pack(HEADER_SIZE) + context.pack(HEADER_SIZE + RUN_SIZE)
+            spots = {}
+            for letter in letters:
+                frame = _pack_letter(letter, context.seed, len(data))
+                spots[letter.key] = len(data), len(frame)
+                data += frame
+            handle = self._create(self.path + ".new")
+            write_all(self.files, handle, data, 0)
+            self.files.sync(handle)
+            self.files.rename(self.path + ".new", self.path)
+            self._handle, self._context, self.size, self._alive = handle, context, len(data), spots
+        if old is not None:
+            self.files.close(old)
+
+    def sync(self) -> None:
+        if self._handle is not None:
+            self.files.sync(self._handle)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        self._loaded = False
+        self._alive.clear()
+        if handle is not None:
+            self.files.close(handle)

@@ -1,0 +1,209 @@
+"""What delivery asks of a spool, wherever it keeps its records: memory, a file, a file object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["DeadLetter", "Fate", "Flag", "LaneAccount", "Opaque", "Slice", "Spool"]
+
+
+class Flag(IntFlag):
+    """Marks of a stored record that the spool keeps and delivery understands."""
+
+    RAW = 1
+    """The exporter's own transform has not run yet."""
+    BUNDLED = 2
+    """In memory only: the payload is an `Opaque` pair (data, keyword arguments)."""
+
+
+class Fate(IntEnum):
+    """How a lane is done with a record."""
+
+    DELIVERED = 0
+    DEAD = 1
+    DROPPED = 2
+
+
+class Opaque:
+    """Data that no codec can write: held in memory as it is.
+
+    Attributes:
+        data: The private copy.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+
+Payload = bytes | Opaque
+
+
+@dataclass(slots=True)
+class Slice:
+    """Records that follow each other in a lane's way through the log and share run, options and flags.
+
+    Columns of equal length, one entry a record: `places` ascending, `numbers`, `times` (seconds since the
+    epoch), `payloads`. `options` are the encoded keyword arguments, b"" for none.
+    """
+
+    run: int
+    options: bytes
+    flags: int
+    places: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    payloads: list[Payload] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class LaneAccount(NamedTuple):
+    """What a lane owes in one spool.
+
+    Args:
+        records: Number of records owed.
+        bytes: Their payload bytes.
+        oldest: Time of acceptance of the oldest one, seconds since the epoch, or None.
+    """
+
+    records: int
+    bytes: int
+    oldest: float | None
+
+
+class DeadLetter(NamedTuple):
+    """A record that its target refused for good.
+
+    Args:
+        key: Number that names the letter within its spool.
+        lane: Lane that owed it.
+        run: Run of the record's id.
+        number: Number of the record's id.
+        accepted: Seconds since the epoch when the record was accepted.
+        died: Seconds since the epoch when it was refused.
+        attempts: How often it was tried, at least 1.
+        reason: What the target said.
+        options: Encoded keyword arguments.
+        flags: `Flag` bits.
+        payload: The encoded data.
+    """
+
+    key: int
+    lane: str
+    run: int
+    number: int
+    accepted: float
+    died: float
+    attempts: int
+    reason: str
+    options: bytes
+    flags: int
+    payload: Payload
+
+
+class Spool(Protocol):
+    """Where owed records wait. Knows bytes, places and lane names; nothing of exporters or data.
+
+    All methods may be called from any thread. `append` may be entered again on the same thread while it runs
+    (signal handler, finalizer): the inner call is queued and done before the outer one returns.
+    After a fork, in the child, every method raises PoolClosed.
+    """
+
+    run: int
+    """The run of ids drawn here, a random 64-bit number."""
+
+    @property
+    def next_place(self) -> int:
+        """Place that the next record will get."""
+
+    def mark(self) -> None:
+        """Remember this moment for `undo_appends`."""
+
+    def undo_appends(self) -> None:
+        """Take back all appends since `mark`; nothing of them may have been settled. Nothing was appended: no effect."""
+
+    def draw(self) -> int:
+        """Take the next record number of this run; counts from 1."""
+
+    def append(
+        self,
+        payloads: Sequence[Payload],
+        lanes: frozenset[str],
+        *,
+        time: float,
+        first: int | None = None,
+        run: int | None = None,
+        options: bytes = b"",
+        flags: int = 0,
+        expires: float = 0.0,
+        sync: bool = False,
+    ) -> None:
+        """Keep records, owed by each of `lanes`, behind everything kept before.
+
+        Args:
+            payloads: At least one. A file spool takes bytes only.
+            lanes: Who owes them; not empty.
+            time: Seconds since the epoch when they were accepted.
+            first: Number of the first; the others follow by one. None: draw them now.
+            run: Run of those numbers; None: this spool's own.
+            options: Encoded keyword arguments.
+            flags: `Flag` bits.
+            expires: Seconds since the epoch after which a record may be dropped; 0 = never.
+            sync: Return only when they are safe against a power cut.
+
+        Raises:
+            SpoolFull: No room; nothing of it was kept.
+            SpoolError: The file cannot be written; nothing of it was kept.
+        """
+
+    def read(self, lane: str, after: int, records: int, size: int) -> Slice | None:
+        """The next records that `lane` owes at places above `after`; None when there are none.
+
+        Args:
+            lane: Name of the lane.
+            after: A place from an earlier slice, or 0 for the beginning.
+            records: At most that many, at least 1.
+            size: Stop when the payloads reach that many bytes; at least one record is returned.
+        """
+
+    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> None:
+        """Note that `lane` owes these records no longer. Places it does not owe are ignored.
+
+        Never raises for lack of room; what cannot be written now is written with the next settle.
+        """
+
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> None:
+        """Turn records of a slice (index -> reason) into dead letters of `lane` and settle them as DEAD."""
+
+    def dead_letters(self) -> Iterable[DeadLetter]:
+        """All dead letters, oldest first."""
+
+    def forget_dead(self, keys: Iterable[int]) -> None:
+        """Drop dead letters by key; unknown keys are ignored."""
+
+    def account(self, lane: str) -> LaneAccount:
+        """What the lane owes now; constant time."""
+
+    def owing(self) -> tuple[str, ...]:
+        """Names of all lanes that owe something, also those nobody serves."""
+
+    def size(self) -> int:
+        """Bytes in use, dead letters and state included."""
+
+    def drop_oldest(self, size: int) -> dict[str, int]:
+        """Drop at least `size` bytes of the oldest records, for all lanes; how many each lane lost."""
+
+    def expire(self, now: float) -> dict[str, int]:
+        """Drop owed records whose time to live is over; how many each lane lost."""
+
+    def sync(self) -> None:
+        """Return when all that was appended and settled before is safe against a power cut."""
+
+    def close(self) -> None:
+        """Write what is pending and let go of the file; idempotent."""

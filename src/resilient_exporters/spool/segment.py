@@ -1,0 +1,379 @@
+"""One file of the log: made, appended to, sealed with a footer, loaded again, and given back piece by piece."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from struct import Struct
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from .files import Files
+from .frame import (
+    FRAME,
+    HEADER_SIZE,
+    JOINED,
+    KIND_SHIFT,
+    MASK,
+    SELF_SEED,
+    Context,
+    FileKind,
+    Kind,
+    Records,
+    pack,
+    pack_json,
+    preamble,
+    unpack_json,
+    unpack_records,
+)
+from .scan import Gap, Scan, scan, walk
+
+__all__ = ["Damaged", "Entry", "Segment", "Tally", "Window", "read_all", "write_all"]
+
+# Bytes read at a time when records are fetched: large enough to be cheap, small enough for many lanes.
+CHUNK = 1 << 18
+# A run frame is repeated this many bytes after it first stands, and then every so many.
+NEAR, FAR = 1 << 13, 1 << 16
+
+# The last bytes of a sealed segment, part of its footer frame: where that frame begins, checksum, mark.
+TRAILER = Struct("<QI4s")
+TRAILER_MARK = b"rexf"
+
+
+class Damaged(Exception):
+    """A frame that was valid is not any more."""
+
+
+class Tally:
+    """Records and payload bytes, counted up only."""
+
+    __slots__ = ("bytes", "records")
+
+    def __init__(self, records: int = 0, bytes: int = 0) -> None:
+        self.records = records
+        self.bytes = bytes
+
+
+class Entry(NamedTuple):
+    """A record frame that was read: records of one set of lanes with places that follow each other.
+
+    Args:
+        first: Place of the first record.
+        last: Place of the last record.
+        set: Number of the lane set.
+        run: Run of the numbers.
+        number: Number of the first record.
+        time: Time of acceptance.
+        flags: `Flag` bits.
+        records: Where the payloads are in the window.
+    """
+
+    first: int
+    last: int
+    set: int
+    run: int
+    number: int
+    time: float
+    flags: int
+    records: Records
+
+
+class Window(NamedTuple):
+    """A stretch of a segment, read and taken apart.
+
+    Args:
+        data: The bytes.
+        entries: Its record frames.
+        stop: Where in the file the next window begins.
+        context: The run frame in force there.
+    """
+
+    data: bytes
+    entries: list[Entry]
+    stop: int
+    context: Context
+
+
+def write_all(files: Files, handle: int, data: bytes, offset: int) -> None:
+    """Write all of `data`, however often the system takes only a part."""
+    wrote = files.pwrite(handle, data, offset)
+    while wrote < len(data):
+        rest = files.pwrite(handle, data[wrote:], offset + wrote)
+        if rest <= 0:
+            raise OSError(f"the system took {wrote} of {len(data)} bytes")
+        wrote += rest
+
+
+def read_all(files: Files, handle: int, size: int, offset: int = 0) -> bytes:
+    """Read `size` bytes, fewer only at the end of the file."""
+    data = files.pread(handle, size, offset)
+    if 0 < len(data) < size:
+        pieces = [data]
+        have = len(data)
+        while have < size and (more := files.pread(handle, size - have, offset + have)):
+            pieces.append(more)
+            have += len(more)
+        data = b"".join(pieces)
+    return data
+
+
+class Segment:
+    """A file of the log, live or sealed.
+
+    Fields by who may change them: `end`, `next`, `context`, `counts`, `sets`, `times`, `expires` by whoever appends
+    (the gate of the log), as long as the segment is live; `marks`, `done`, `gaps` by whoever reads and settles.
+
+    Attributes:
+        end: One past the last byte that counts.
+        base: Place of the first record.
+        next: Place behind the last record.
+        counts: Lane set -> records and bytes.
+        sets: Number -> lane set.
+        expires: Earliest expiry, 0.0 when no record has one.
+        done: Lane -> records and bytes that it owes no longer.
+    """
+
+    def __init__(self, files: Files, path: str, handle: int | None, context: Context) -> None:
+        self.files = files
+        self.path = path
+        self.handle = handle
+        self.context = context
+        self.number = context.segment
+        self.base = context.base
+        self.next = context.base
+        self.end = HEADER_SIZE
+        self.sealed = False
+        self.synced = 0
+        self.counts: dict[frozenset[str], Tally] = {}
+        self.sets: dict[int, frozenset[str]] = {}
+        self.times: tuple[float, float] | None = None
+        self.expires = 0.0
+        self.done: dict[str, Tally] = {}
+        self.gaps: list[Gap] = []
+        self.lost = 0
+        self.after_gap: dict[int, Context] = {}
+        self.scanned = True
+        # Places and offsets where windows begin, ascending, with the run frame in force there.
+        self.marks: list[tuple[int, int, Context]] = [(context.base, HEADER_SIZE, context)]
+
+    # ---------------------------------------------------------------- making
+
+    @classmethod
+    def begin(cls, files: Files, path: str, handle: int, context: Context) -> Segment:
+        """A new, empty segment; what `opening` gives is to be written first."""
+        return cls(files, path, handle, context)
+
+    def opening(self) -> bytes:
+        """The first bytes of the file."""
+        again = HEADER_SIZE
+        return preamble(FileKind.SEGMENT) + self.context.pack(again) + self.context.pack(again + 64)
+
+    # ---------------------------------------------------------------- loading
+
+    @classmethod
+    def from_footer(cls, files: Files, path: str, handle: int, size: int) -> Segment | None:
+        """A sealed segment as its footer describes it, with one small read; None when it has no valid footer."""
+        begin = max(0, size - 4096)
+        tail = read_all(files, handle, size - begin, begin)
+        if len(tail) < TRAILER.size:
+            return None
+        at, crc, mark = TRAILER.unpack_from(tail, len(tail) - TRAILER.size)
+        if mark != TRAILER_MARK or crc != crc32(TRAILER.pack(at, 0, mark)) or not HEADER_SIZE <= at < size:
+            return None
+        frame = tail[at - begin :] if at >= begin else read_all(files, handle, size - at, at)
+        crc, length, meta, _ = FRAME.unpack_from(frame)
+        if length != len(frame) or meta >> KIND_SHIFT != Kind.FOOTER or crc != crc32(frame[4:], (SELF_SEED + at) & MASK):
+            return None
+        return cls._described(files, path, handle, at, unpack_json(frame[FRAME.size : -TRAILER.size]))
+
+    @classmethod
+    def _described(cls, files: Files, path: str, handle: int, end: int, said: dict[str, Any]) -> Segment:
+        self = cls(files, path, handle, Context(*said["context"]))
+        self.next = said["next"]
+        self.end = end
+        self.sealed = True
+        self.expires = said["expires"]
+        self.times = tuple(said["times"]) if said["times"] else None
+        self.sets = {number: frozenset(names) for number, names in said["sets"]}
+        for names, records, size in said["counts"]:
+            self.counts[frozenset(names)] = Tally(records, size)
+        self.gaps = [Gap(*gap) for gap in said["gaps"]]
+        self.lost = said["lost"]
+        self.scanned = False
+        return self
+
+    @classmethod
+    def from_scan(cls, files: Files, path: str, handle: int, content: bytes, found: Scan) -> Segment | None:
+        """A segment as its frames describe it; None when no run frame is left."""
+        if not found.contexts:
+            return None
+        first = found.contexts[min(found.contexts)]
+        self = cls(files, path, handle, first)
+        self.learn(content, found)
+        return self
+
+    def learn(self, content: bytes, found: Scan) -> None:
+        """Take over sets, counts and gaps from a scan of the whole file."""
+        self.gaps, self.after_gap = list(found.gaps), {}
+        self.counts, self.times, self.expires = {}, None, 0.0
+        self.marks = [(self.base, HEADER_SIZE, found.frames[0].context if found.frames else self.context)]
+        self.scanned = True
+        stops = {gap.stop for gap in found.gaps}
+        for at, length, meta, _, _ in found.frames:
+            if meta >> KIND_SHIFT == Kind.LANES:
+                self.sets[meta & 0xFF] = frozenset(unpack_json(content[at + FRAME.size : at + length]))
+        for frame in found.frames:
+            if frame.at in stops:
+                self.after_gap[frame.at] = frame.context
+            if frame.kind in JOINED:
+                self._count(content, frame.at, frame.length, frame.meta)
+        if found.frames:
+            self.context = found.frames[-1].context
+        if not self.sealed:
+            self.end = found.end
+
+    def _count(self, content: bytes, at: int, length: int, meta: int) -> None:
+        records = unpack_records(content, at, length, meta)
+        lanes = self.sets.get(meta & 0xFF)
+        if records is None or lanes is None:
+            return
+        place, time = Struct("<Id").unpack_from(content, at + FRAME.size)
+        self.next = max(self.next, self.base + place + len(records.lengths))
+        self.note(lanes, len(records.lengths), sum(records.lengths), time, records.expires)
+
+    def note(self, lanes: frozenset[str], records: int, size: int, time: float, expires: float) -> None:
+        """Count records that were found."""
+        tally = self.counts.setdefault(lanes, Tally())
+        tally.records += records
+        tally.bytes += size
+        self.times = (min(self.times[0], time), max(self.times[1], time)) if self.times else (time, time)
+        if expires:
+            self.expires = min(self.expires or expires, expires)
+
+    # ---------------------------------------------------------------- sealing
+
+    def footer(self) -> bytes:
+        """The footer frame for the present end."""
+        said = {
+            "context": list(self.context),
+            "next": self.next,
+            "sets": [[number, sorted(lanes)] for number, lanes in self.sets.items()],
+            "counts": [[sorted(lanes), tally.records, tally.bytes] for lanes, tally in self.counts.items()],
+            "times": self.times,
+            "expires": self.expires,
+            "gaps": [list(gap) for gap in self.gaps],
+            "lost": self.lost,
+        }
+        mark = TRAILER.pack(self.end, crc32(TRAILER.pack(self.end, 0, TRAILER_MARK)), TRAILER_MARK)
+        body = pack_json(Kind.FOOTER, said, 0, 0)[FRAME.size :] + mark
+        return pack(Kind.FOOTER, body, SELF_SEED, self.end)
+
+    # ---------------------------------------------------------------- reading
+
+    def owed(self) -> dict[str, Tally]:
+        """Lane -> records and bytes that it was ever owed here."""
+        lanes: dict[str, Tally] = {}
+        for names, tally in list(self.counts.items()):
+            for name in names:
+                sum_ = lanes.setdefault(name, Tally())
+                sum_.records += tally.records
+                sum_.bytes += tally.bytes
+        return lanes
+
+    def is_settled(self) -> bool:
+        """Whether no lane owes anything here any more."""
+        pairs = sum(len(lanes) * tally.records for lanes, tally in list(self.counts.items()))
+        return pairs <= sum(tally.records for tally in self.done.values())
+
+    def note_done(self, lane: str, records: int, size: int) -> None:
+        """Count records that a lane owes no longer."""
+        tally = self.done.setdefault(lane, Tally())
+        tally.records += records
+        tally.bytes += size
+
+    def mark_before(self, place: int) -> tuple[int, int, Context]:
+        """The last known window beginning at or before `place`."""
+        at = bisect_right(self.marks, place, key=lambda mark: mark[0])
+        return self.marks[max(at - 1, 0)]
+
+    def window(self, offset: int, context: Context) -> Window | None:
+        """Read on from `offset`; None at the end.
+
+        Raises:
+            Damaged: The frame there is not valid.
+        """
+        end = self.end
+        for gap in self.gaps:
+            if offset == gap.start:
+                offset = gap.stop
+                context = self.after_gap.get(offset, context)
+            elif offset < gap.start:
+                end = min(end, gap.start)
+                break
+        if offset >= end:
+            return None
+        data, entries, stop, context = self._entries(offset, end, context, CHUNK)
+        if entries and stop - self.marks[-1][1] >= CHUNK // 2:
+            self.marks.append((entries[-1].last + 1, stop, context))
+        return Window(data, entries, stop, context)
+
+    def _entries(self, offset: int, end: int, context: Context, size: int) -> tuple[bytes, list[Entry], int, Context]:
+        assert self.handle is not None
+        data = read_all(self.files, self.handle, min(size, end - offset), offset)
+        have = len(data)
+        data += bytes(24)
+        entries: list[Entry] = []
+        at = 0
+        while at < have:
+            frames, stop = walk(data, have, at, offset, context.seed)
+            self._add(entries, data, frames, context)
+            at = stop
+            if at + FRAME.size > have:
+                break
+            crc, length, meta, _ = FRAME.unpack_from(data, at)
+            if at + length > have:
+                break
+            if crc != crc32(data[at + 4 : at + length], (SELF_SEED + offset + at) & MASK):
+                raise Damaged
+            if meta >> KIND_SHIFT == Kind.RUN:
+                context = Context.unpack(data[at + FRAME.size : at + length])
+            at += max(length, FRAME.size)
+        if at == 0:
+            # Not even one frame fits: read as much as it says it has, if the segment has that.
+            length = FRAME.unpack_from(data)[1] if have >= FRAME.size else 0
+            if not size < length <= end - offset:
+                raise Damaged
+            return self._entries(offset, end, context, length)
+        return data, entries, offset + at, context
+
+    def _add(self, entries: list[Entry], data: bytes, frames: Iterable[Any], context: Context) -> None:
+        base, run, shift = self.base, context.run, context.shift
+        one = Kind.ONE << KIND_SHIFT
+        for at, length, meta, extra, place, time in frames:
+            if meta < one + 0x400:
+                # The common frame: one record without options or expiry.
+                records = Records(b"", 0.0, at + 24, (length - 24,))
+                first = last = base + place
+            elif meta >> KIND_SHIFT in JOINED:
+                unpacked = unpack_records(data, at, length, meta)
+                if unpacked is None:
+                    raise Damaged
+                records = unpacked
+                first = base + place
+                last = first + len(records.lengths) - 1
+            else:
+                if meta >> KIND_SHIFT == Kind.LANES:
+                    self.sets.setdefault(meta & 0xFF, frozenset(unpack_json(data[at + FRAME.size : at + length])))
+                continue
+            entries.append(Entry(first, last, meta & 0xFF, run, place + shift + extra, time, meta >> 8 & 3, records))
+
+    def content(self) -> bytes:
+        """All of the file up to the end that counts, for a scan."""
+        assert self.handle is not None
+        return read_all(self.files, self.handle, self.end)
+
+    def rescan(self, stray_run: int) -> Scan:
+        content = self.content()
+        found = scan(content, stray_run)
+        self.learn(content, found)
+        return found

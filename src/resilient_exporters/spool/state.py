@@ -1,0 +1,174 @@
+"""The state file: what the lanes have settled, appended to, and written anew when it has grown."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from struct import Struct
+
+from .cursor import Places
+from .files import Files
+from .frame import FRAME, HEADER_SIZE, RUN_SIZE, Context, FileKind, Kind, pack, pack_json, preamble, unpack_json
+from .interface import Fate
+from .scan import Scan, scan
+from .segment import read_all, write_all
+
+__all__ = ["State", "StateFrames", "load_states"]
+
+# Rewritten when longer than this and than four times what it would be when written anew, bytes.
+GROWN = 1 << 16
+RANGE = Struct("<QQ")
+# The lower bits of `meta` in a state frame: a lane as a whole, or with SETTLED + fate, ranges that it settled.
+LANE, SETTLED = 0, 0x10
+
+
+class StateFrames:
+    """Packs and unpacks what lanes have settled.
+
+        lane frame      `extra` = index of the lane    JSON: name, floor, ranges
+        settled frame   `extra` = index of the lane    | first 8 | last 8 | ...
+
+    The index is short for the name; a lane frame comes before the first settled frame that uses it.
+    """
+
+    def __init__(self) -> None:
+        self.indexes: dict[str, int] = {}
+
+    def lane(self, name: str, places: Places, seed: int, offset: int) -> bytes:
+        """A lane with all that it has settled."""
+        index = self.indexes.setdefault(name, len(self.indexes))
+        said = {"name": name, "floor": places.floor, "ranges": places.ranges()}
+        return pack_json(Kind.STATE, said, seed, offset, low=LANE, extra=index)
+
+    def settled(self, name: str, fate: Fate, ranges: Iterable[tuple[int, int]], seed: int, offset: int) -> bytes:
+        """Ranges that a known lane has settled."""
+        body = b"".join(RANGE.pack(first, last) for first, last in ranges)
+        return pack(Kind.STATE, body, seed, offset, low=SETTLED | fate, extra=self.indexes[name])
+
+
+def load_states(content: bytes, found: Scan) -> tuple[dict[str, Places], dict[str, int]]:
+    """Lane -> what it has settled, and lane -> index, from the valid frames of a file."""
+    names: dict[int, str] = {}
+    lanes: dict[str, Places] = {}
+    for frame in found.frames:
+        if frame.kind != Kind.STATE:
+            continue
+        body = content[frame.at + FRAME.size : frame.at + frame.length]
+        if frame.meta & 0xFF == LANE:
+            said = unpack_json(body)
+            names[frame.extra] = said["name"]
+            places = lanes.setdefault(said["name"], Places())
+            ranges = [(1, said["floor"])] if said["floor"] else []
+            for first, last in [*ranges, *said["ranges"]]:
+                places.add(first, last)
+        elif frame.extra in names:
+            places = lanes[names[frame.extra]]
+            for first, last in RANGE.iter_unpack(body):
+                places.add(first, last)
+    return lanes, {name: index for index, name in names.items()}
+
+
+class State:
+    """The state in a file of its own.
+
+    Not safe for use from several threads at once. What cannot be written is remembered by its owner and written with
+    the next call: `write` says whether it was.
+
+    Args:
+        path: The state file; made when something is first written.
+        spool: The spool's random number.
+    """
+
+    def __init__(self, files: Files, path: str, spool: int) -> None:
+        self.files = files
+        self.path = path
+        self.spool = spool
+        self.size = 0
+        self._handle: int | None = None
+        self._frames = StateFrames()
+        self._seed = 0
+        self._small = 0
+        self._stale = False
+
+    def load(self) -> tuple[dict[str, Places], int | None]:
+        """What is in the file, and the spool it belongs to; empty when there is no file."""
+        try:
+            handle = self.files.open(self.path)
+        except FileNotFoundError:
+            return {}, None
+        try:
+            size = self.files.size(handle)
+            content = read_all(self.files, handle, size)
+        finally:
+            self.files.close(handle)
+        found = scan(content)
+        self.size = size
+        # Written anew with the first settlement: so its rest is never appended to.
+        lanes, _ = load_states(content, found)
+        context = next(iter(found.contexts.values()), None)
+        return lanes, context.spool if context else None
+
+    def write(self, name: str, fate: Fate, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
+        """Note that a lane settled ranges.
+
+        Args:
+            name: The lane.
+            fate: How.
+            ranges: What it settled.
+            lanes: All lanes with all they have settled, these ranges included.
+
+        Raises:
+            OSError: It could not be written; the next call writes all lanes.
+        """
+        handle = self._handle
+        if handle is None or self._stale or name not in self._frames.indexes or self.size > max(GROWN, 4 * self._small):
+            self._rewrite(lanes)
+            return
+        data = self._frames.settled(name, fate, ranges, self._seed, self.size)
+        self._stale = True
+        write_all(self.files, handle, data, self.size)
+        self._stale = False
+        self.size += len(data)
+
+    def _rewrite(self, lanes: Mapping[str, Places]) -> None:
+        """Write all lanes to a new file and put it in the place of the old one."""
+        self._stale = True
+        frames = StateFrames()
+        context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
+        data = preamble(FileKind.STATE) + context.pack(HEADER_SIZE) + context.pack(HEADER_SIZE + RUN_SIZE)
+        for name, places in lanes.items():
+            data += frames.lane(name, places, context.seed, len(data))
+        new = self.path + ".new"
+        handle = self._create(new)
+        try:
+            write_all(self.files, handle, data, 0)
+            # Before the rename: else a power cut may leave the name with an empty file behind it.
+            self.files.sync(handle)
+            self.files.rename(new, self.path)
+        except BaseException:
+            self.files.close(handle)
+            raise
+        if self._handle is not None:
+            self.files.close(self._handle)
+        self._handle, self._frames, self._seed = handle, frames, context.seed
+        self.size = self._small = len(data)
+        self._stale = False
+        self.files.sync_dir(os.path.dirname(self.path))
+
+    def _create(self, path: str) -> int:
+        try:
+            return self.files.open(path, create=True)
+        except FileExistsError:
+            self.files.unlink(path)
+            return self.files.open(path, create=True)
+
+    def sync(self) -> None:
+        """Return when what was written is safe against a power cut."""
+        if self._handle is not None:
+            self.files.sync(self._handle)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self.files.close(handle)
