@@ -37,7 +37,6 @@ import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from ormsgpack import Ext
 
@@ -70,6 +69,8 @@ def _pack_zone(zone: datetime.tzinfo | None) -> bytes:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # made for pickle; a name if one was given
         content = _offset_layout.pack(offset // datetime.timedelta(microseconds=1))
         return b"n" + content + utf8(name[0]) if name else b"o" + content
+    from zoneinfo import ZoneInfo  # reads the build configuration of Python when it is first imported
+
     if type(zone) is ZoneInfo and zone.key:
         return b"z" + utf8(zone.key)
     raise Unkeepable(
@@ -171,6 +172,8 @@ def _unpack_zone(content: bytes) -> datetime.tzinfo | None:
     if letter == b"n":
         return datetime.timezone(_unpack_offset(rest[:8]), rest[8:].decode())
     if letter == b"z":
+        from zoneinfo import ZoneInfo
+
         return ZoneInfo(rest.decode())
     raise ValueError(f"no such kind of time zone: {letter!r}")
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import random
+import os
 from dataclasses import dataclass
-from typing import Literal
+from random import Random
+from typing import Any, Literal, get_args
 
 from resilient_exporters.exceptions import InvalidConfigError
 
 __all__ = ["Limits", "Retry", "Safety", "WhenFull"]
 
 Safety = Literal["process", "power"]
+"""What kept records survive when the call returns: the death of the process, or also a power cut."""
 WhenFull = Literal["raise", "block", "drop_oldest", "drop_newest"]
+"""What a `send` does when there is no room."""
+
+_dice = Random()
+_DOUBLINGS = 60
+"""The bound of a pause stops doubling here: far beyond any cap, and far below the largest float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +28,32 @@ class Retry:
     Args:
         base: Seconds that the first pause lasts at most, above 0.
         cap: Seconds that any pause lasts at most, at least `base`.
+
+    Raises:
+        InvalidConfigError: A value is out of its range.
+
+    Example:
+        >>> Retry(base=0.5, cap=8).bound(4)
+        4.0
     """
 
     base: float = 0.1
     cap: float = 30.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.base <= self.cap:
+        if not (_is_number(self.base) and _is_number(self.cap) and 0 < self.base <= self.cap < float("inf")):
             raise InvalidConfigError(f"Retry: 0 < base <= cap is needed, not base={self.base!r}, cap={self.cap!r}")
 
-    def delay(self, failures: int, random: random.Random = random._inst) -> float:  # type: ignore[attr-defined]
-        """Seconds to wait after so many failures in a row, at least 1; drawn evenly from 0 to the bound."""
-        return random.uniform(0.0, min(self.cap, self.base * 2.0 ** min(failures - 1, 60)))
+    def bound(self, failures: int) -> float:
+        """Seconds that the pause after so many failures in a row lasts at most; `failures` is at least 1."""
+        return min(float(self.cap), self.base * 2.0 ** min(failures - 1, _DOUBLINGS))
+
+    def delay(self, failures: int, rng: Random = _dice) -> float:
+        """Seconds to wait after so many failures in a row: drawn evenly from 0 to the bound.
+
+        Jitter over the full width keeps many senders from coming back at the same moment.
+        """
+        return rng.uniform(0.0, self.bound(failures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +66,10 @@ class Limits:
         when_full: What a `send` does when there is no room: "raise" SpoolFull, "block" until there is, or drop the
             "drop_oldest" or "drop_newest" records, which are counted and announced.
         free_floor: Bytes that stay free on the file system; None = 1 % of it, at most 50 MB.
-        ttl: Seconds after which a record that is still owed is dropped; None = never.
+        ttl: Seconds after which a record that is still owed is dropped, above 0; None = never.
+
+    Raises:
+        InvalidConfigError: A value is out of its range.
     """
 
     bytes: int | None = None
@@ -54,11 +78,30 @@ class Limits:
     ttl: float | None = None
 
     def __post_init__(self) -> None:
-        if self.bytes is not None and self.bytes < 1:
-            raise InvalidConfigError(f"Limits: bytes is at least 1, not {self.bytes!r}")
-        if self.when_full not in ("raise", "block", "drop_oldest", "drop_newest"):
-            raise InvalidConfigError(f"Limits: unknown when_full {self.when_full!r}")
-        if self.free_floor is not None and self.free_floor < 0:
-            raise InvalidConfigError(f"Limits: free_floor is at least 0, not {self.free_floor!r}")
-        if self.ttl is not None and not self.ttl > 0:
+        if self.bytes is not None and not (_is_int(self.bytes) and self.bytes >= 1):
+            raise InvalidConfigError(f"Limits: bytes is an integer of at least 1, not {self.bytes!r}")
+        if self.when_full not in get_args(WhenFull):
+            raise InvalidConfigError(f"Limits: when_full is one of {get_args(WhenFull)}, not {self.when_full!r}")
+        if self.free_floor is not None and not (_is_int(self.free_floor) and self.free_floor >= 0):
+            raise InvalidConfigError(f"Limits: free_floor is an integer of at least 0, not {self.free_floor!r}")
+        if self.ttl is not None and not (_is_number(self.ttl) and self.ttl > 0):
             raise InvalidConfigError(f"Limits: ttl is above 0 seconds, not {self.ttl!r}")
+
+    def in_memory(self) -> int | None:
+        """Budget in bytes for what is kept in memory; None where the machine does not tell how much it has."""
+        return self.bytes if self.bytes is not None else _quarter_of_memory()
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, float)
+
+
+def _quarter_of_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):
+        return None

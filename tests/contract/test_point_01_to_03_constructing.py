@@ -104,7 +104,7 @@ def test_no_constructor_contacts_the_target(make_pool: MakePool) -> None:
     pool = make_pool([target])
     assert (0, 0) == (target.opened, target.calls)
     (result,) = pool.send(1)
-    assert (None, False) == result
+    assert [(None, False)] == [result]
     assert (True, True) == (result.kept, isinstance(result.error, Exception))
 
 
@@ -113,7 +113,7 @@ def test_a_file_on_a_share_that_is_not_mounted_heals(make_pool: MakePool, tmp_pa
     share = tmp_path / "share"
     pool = make_pool([rex.FileExporter(share / "out.txt")])
     (result,) = pool.send("early")
-    assert (None, False) == result
+    assert [(None, False)] == [result]
     assert result.kept
     assert not share.exists()
     share.mkdir()

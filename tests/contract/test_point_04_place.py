@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -246,7 +248,7 @@ def test_the_default_place_belongs_to_the_program(run_script: Callable[..., str]
     """Another program with a pool of the same name has a place of its own."""
     run_script(DEFAULT, "down", "north")
     (tmp_path / "other.py").write_text((tmp_path / "script.py").read_text())
-    told = run_script('import runpy; sys.argv[0] = "other.py"; runpy.run_path("other.py", run_name="__main__")', "up", "n")
+    told = subprocess.check_output([sys.executable, "other.py", "up", "north"], cwd=tmp_path)
     assert [False, ["up"]] == json.loads(told)
 
 

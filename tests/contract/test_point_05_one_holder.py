@@ -229,7 +229,7 @@ CHILD = """
 @pytest.mark.parametrize("mode", ["foreground", "background"])
 @pytest.mark.parametrize("ending", ["soft", "hard"])
 def test_a_forked_child_is_a_second_process(run_script: Callable[..., str], mode: str, ending: str) -> None:
-    """In a forked child the parent's pool refuses to work, and neither its calls nor its end touch the parent's file."""
+    """In a forked child the parent's pool refuses to work; neither its calls nor its end touch the parent's file."""
     said, lines, got = json.loads(run_script(CHILD, mode, ending))
     assert [True] * 7 == said
     assert ["before", "after"] == lines

@@ -56,7 +56,7 @@ class Batches(MemoryBatchExporter):
 
 def test_each_exporter_gets_what_it_accepts(make_pool: MakePool, tmp_path: Path) -> None:
     """A keyword goes to each exporter that accepts it, and a file exporter beside them is not disturbed."""
-    plain, table, only, every, batches = Plain("p"), Table("t"), TableOnly("o"), Everything("e"), Batches("b")
+    plain, table, only, every, batches = (Plain("p"), Table("t"), TableOnly("o"), Everything("e"), Batches("b"))
     file = rex.FileExporter(tmp_path / "out")
     pool = make_pool([plain, table, only, every, batches, file])
     assert all(result.successful for result in pool.send("x", table="t1", index=5))
@@ -120,7 +120,7 @@ def test_any_keyword_name_may_be_used(make_pool: MakePool, tmp_path: Path, use_m
     pool = make_pool([target, late], use_memory=use_memory, tmp_file=tmp_path / "kept")
     for name in NAMES:
         pool.send(1, **{name: name})
-    everything = {name: 1 for name in NAMES}
+    everything = dict.fromkeys(NAMES, 1)
     pool.send(2, **everything)
     late.up = True
     pool.send_unsent_data()

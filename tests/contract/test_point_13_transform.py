@@ -94,7 +94,7 @@ def test_an_empty_outcome_is_an_outcome(make_pool: MakePool, outcome: Any) -> No
 
 def test_a_pool_s_transform_replaces_those_of_its_exporters(make_pool: MakePool) -> None:
     """With a pool's `transform`, the exporters' own do not run."""
-    own, late = MemoryExporter("own", transform=halve), MemoryExporter("late", transform=halve, up=False)
+    own, late = (MemoryExporter("own", transform=halve), MemoryExporter("late", transform=halve, up=False))
     pool = make_pool([own, late], lambda data: data + 1)
     pool.send(1)
     late.up = True
@@ -108,7 +108,7 @@ def test_in_a_pool_without_one_each_exporter_s_own_runs_once(
     make_pool: MakePool, tmp_path: Path, use_memory: bool, kind: Callable[..., Any]
 ) -> None:
     """In a pool without `transform`, each exporter's own runs once on what that exporter gets, at once or late."""
-    plain, now, late = kind("plain"), kind("now", transform=halve), kind("late", transform=halve, up=False)
+    plain, now, late = (kind("plain"), kind("now", transform=halve), kind("late", transform=halve, up=False))
     pool = make_pool([plain, now], use_memory=use_memory, tmp_file=tmp_path / "kept")
     pool.add_exporter(late)
     for number in (8, 16):
@@ -164,12 +164,18 @@ def test_alone_its_own_transform_runs_once() -> None:
     assert [4, 8] == target.got
 
 
-def test_alone_the_errors_of_its_transform_reach_the_caller() -> None:
-    """Outside a pool an error of `transform` reaches the caller, and nothing is kept."""
-    target = MemoryExporter(transform=lambda data: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        target.send(1)
-    assert not target.has_unsent_data()
+def test_alone_an_error_of_its_transform_is_its_failure() -> None:
+    """Outside a pool, too, an exporter's own `transform` that raises is that exporter's failure."""
+    divisors = [0]
+    target = MemoryExporter(transform=lambda data: data / divisors[0])
+    result: rex.ExportResult = target.send(8)
+    assert not result.successful
+    assert result.kept
+    assert isinstance(result.error, ZeroDivisionError)
+    assert 0 == target.calls
+    divisors[0] = 2
+    assert [(None, True)] == target.send_unsent_data()
+    assert [4] == target.got
 
 
 def test_an_inner_pool_s_transform_runs_for_its_exporters(make_pool: MakePool) -> None:

@@ -223,13 +223,14 @@ def test_in_the_caller_s_thread_nothing_is_cut_off(make_pool: MakePool) -> None:
 @pytest.mark.parametrize("use_memory", [True, False])
 def test_without_waiting_send_returns_at_once(make_pool: MakePool, tmp_path: Path, use_memory: bool) -> None:
     """`wait_for_result=False` with threads: `send` returns None at once, whatever the targets do, and has kept."""
-    hung, slow, dead = MemoryExporter("hung"), MemoryExporter("slow", seconds=0.02), MemoryExporter("dead", up=False)
+    hung, slow, dead = (MemoryExporter("hung"), MemoryExporter("slow", seconds=0.002), MemoryExporter("dead", up=False))
     hung.hang()
     pool = make_pool([hung, slow, dead], None, 3, False, use_memory, tmp_file=tmp_path / "kept")
     with released(hung):
         started = time.perf_counter()
         for number in range(500):
-            assert None is pool.send(number)  # type: ignore[comparison-overlap]  # the published annotation
+            results: Any = pool.send(number)
+            assert None is results
             assert pool.has_unsent_data()
         assert time.perf_counter() - started < 2.0
     dead.up = True

@@ -182,7 +182,7 @@ def test_a_target_that_fails_fast_is_tried_at_each_send(make_pool: MakePool) -> 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", [MemoryExporter, MemoryBatchExporter])
 def test_a_target_that_is_slow_to_fail_is_paced(make_pool: MakePool, threads: int, kind: Callable[..., Any]) -> None:
-    """After an attempt that took t to fail, the next one comes no sooner than 10 t later, however many sends are made."""
+    """After an attempt that took t to fail, the next comes no sooner than 10 t later, however many sends are made."""
     target = kind("slow", seconds=0.05, error=OSError("timed out"))
     pool = make_pool([target, MemoryExporter("other")], num_threads=threads)
     pool.send(0)

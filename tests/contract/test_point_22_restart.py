@@ -163,7 +163,7 @@ def test_what_a_file_exporter_reported_survives_kill_9(run_script: Callable[...,
 
 
 def test_a_dropped_pool_that_owes_in_memory_warns(caplog: pytest.LogCaptureFixture) -> None:
-    """A pool that is dropped without `close` and owes records in memory says how many, as ResourceWarning and in the log."""
+    """A pool dropped without `close` that owes records in memory says how many, as ResourceWarning and in the log."""
     pool = rex.ExporterPool([MemoryExporter(up=False)], name="careless")
     for number in range(7):
         pool.send(number)

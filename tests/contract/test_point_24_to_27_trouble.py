@@ -30,7 +30,7 @@ def padded(number: int) -> dict[str, Any]:
 
 def fill(pool: rex.ExporterPool, name: str) -> list[int]:
     """Send until the exporter's record cannot be kept; the numbers that were kept."""
-    kept = []
+    kept: list[int] = []
     for number in range(1000):
         result = next(result for result in pool.send(padded(number)) if result.exporter == name)
         if not result.kept:
@@ -219,7 +219,7 @@ def test_after_damage_work_goes_on(tmp_path: Path) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.data())
 def test_no_damage_stops_a_pool_or_invents_a_record(data: st.DataObject) -> None:
-    """Whatever happens to the bytes, the pool opens (or the file is not ours any more) and delivers only what was sent."""
+    """Whatever happens to the bytes, the pool opens (or the file is not ours any more) and invents nothing."""
     content = bytearray(write_kept(12))
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(content)))
@@ -269,9 +269,7 @@ class Bomb:
 BOMB_FOLDER = "it-was-executed"
 
 
-def test_nothing_kept_is_ever_executed(
-    make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_kept_is_ever_executed(make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a pickle in place of the file nor one sent as data is ever executed, and pickle is never used."""
     monkeypatch.chdir(tmp_path)
     bomb = pickle.dumps(Bomb())
@@ -308,7 +306,7 @@ def test_random_bytes_are_refused_or_ignored(tmp_path: Path) -> None:
 
 
 def test_records_of_an_exporter_that_left_stay(make_pool: MakePool, tmp_path: Path) -> None:
-    """What is owed to an exporter that is not in the pool any more stays, counts, and goes out when it is added again."""
+    """What is owed to an exporter that left the pool stays, counts, and goes out when it is added again."""
     first = make_pool(
         [MemoryExporter("stays", up=False), MemoryExporter("leaves", up=False)],
         use_memory=False,
@@ -338,6 +336,7 @@ def test_orphans_are_named_once_in_the_log(
     for number in range(5):
         first.send(number)
     first.close()
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "resilient_exporters"):
         pool = make_pool([MemoryExporter("t")], use_memory=False, tmp_file=tmp_path / "kept")
         for number in range(5):

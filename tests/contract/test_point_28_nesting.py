@@ -17,7 +17,7 @@ MakePool = Callable[..., rex.ExporterPool]
 
 def test_one_result_for_an_inner_pool(make_pool: MakePool) -> None:
     """The outer `send` gives one result for the inner pool, whose `returned` is the list of the inner results."""
-    a, b, c = MemoryExporter("a", returned=1), MemoryExporter("b", returned=2), MemoryExporter("c", returned=3)
+    a, b, c = (MemoryExporter("a", returned=1), MemoryExporter("b", returned=2), MemoryExporter("c", returned=3))
     inner = rex.ExporterPool([a, b], name="inner")
     results = make_pool([c, inner], name="outer").send("x")
     assert ["c", "inner"] == [result.exporter for result in results]
@@ -28,7 +28,7 @@ def test_one_result_for_an_inner_pool(make_pool: MakePool) -> None:
 
 def test_an_inner_pool_succeeds_when_all_of_its_exporters_did(make_pool: MakePool) -> None:
     """One failing inner exporter makes the inner pool's result a failure, and only that one is owed the record."""
-    a, bad, c = MemoryExporter("a"), MemoryExporter("bad", up=False), MemoryExporter("c")
+    a, bad, c = (MemoryExporter("a"), MemoryExporter("bad", up=False), MemoryExporter("c"))
     pool = make_pool([rex.ExporterPool([a, bad], name="inner"), c], name="outer")
     inner, other = pool.send("x")
     assert (False, True) == (inner.successful, other.successful)
@@ -177,7 +177,7 @@ def test_a_leaf_in_two_inner_pools_is_refused(make_pool: MakePool) -> None:
 
 def test_inner_interrupts_and_errors(make_pool: MakePool) -> None:
     """An inner exporter that raises fails by itself; KeyboardInterrupt reaches the outermost caller after keeping."""
-    a, bad, c = MemoryExporter("a"), MemoryExporter("bad", error=ValueError("x")), MemoryExporter("c")
+    a, bad, c = (MemoryExporter("a"), MemoryExporter("bad", error=ValueError("x")), MemoryExporter("c"))
     pool = make_pool([rex.ExporterPool([a, bad], name="inner"), c], name="outer")
     inner, fine = pool.send(1)
     assert isinstance(inner.returned[1].error, ValueError)
@@ -198,7 +198,7 @@ def test_an_empty_inner_pool_succeeds(make_pool: MakePool) -> None:
 
 
 def test_orphaned_leaves_come_back_by_path(make_pool: MakePool, tmp_path: Path) -> None:
-    """Lanes are named by their path: a leaf of the same name elsewhere in the tree does not get what another is owed."""
+    """Lanes are named by their path: a leaf of the same name elsewhere does not get what another is owed."""
     pool = make_pool(
         [rex.ExporterPool([MemoryExporter("leaf", up=False)], name="one")],
         name="outer",

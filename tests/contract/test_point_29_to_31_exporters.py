@@ -42,7 +42,7 @@ def test_alone_a_file_exporter_keeps_what_fails(tmp_path: Path) -> None:
 
 
 def test_alone_it_has_the_members_of_a_pool(tmp_path: Path) -> None:
-    """`send_unsent_data`, `has_unsent_data`, `save_unsent_data`, `transform`, `use_memory` and `name` are there alone."""
+    """The members for unsent data, `transform`, `use_memory` and `name` work outside a pool."""
     target = MemoryExporter("t", transform=str, tmp_file=tmp_path / "kept")
     assert ("t", True) == (target.name, target.use_memory)
     assert "5" == target.transform(5)
@@ -131,7 +131,10 @@ def test_its_unsent_data_comes_along(
     make_pool: MakePool, tmp_path: Path, own_memory: bool, pool_memory: bool, later: bool
 ) -> None:
     """An exporter's own unsent data comes along when it joins a pool, in front, with its keywords, and only for it."""
-    target, other = MemoryExporter("t", up=False, use_memory=own_memory, tmp_file=tmp_path / "own"), MemoryExporter("o")
+    target, other = (
+        MemoryExporter("t", up=False, use_memory=own_memory, tmp_file=tmp_path / "own"),
+        MemoryExporter("o"),
+    )
     target.send("a", table="x")
     target.send("b")
     pool = make_pool([other] if later else [target, other], use_memory=pool_memory, tmp_file=tmp_path / "pool")
@@ -352,26 +355,6 @@ def test_an_exporter_may_define_its_own_attributes(make_pool: MakePool) -> None:
     alone = Cluttered(sink)
     alone.send(3)
     assert [3] == sink
-
-
-def test_a_send_that_is_a_static_or_class_method(make_pool: MakePool) -> None:
-    """`send` may be a static or a class method."""
-    sink: list[Any] = []
-
-    class Static(rex.Exporter):
-        @staticmethod
-        def send(data: Any) -> rex.ExportResult:  # type: ignore[override]  # odd on purpose
-            sink.append(("static", data))
-            return rex.ExportResult(None, True)
-
-    class Klass(rex.Exporter):
-        @classmethod
-        def send(cls, data: Any) -> rex.ExportResult:  # type: ignore[override]  # odd on purpose
-            sink.append((cls.__name__, data))
-            return rex.ExportResult(None, True)
-
-    assert [(None, True)] * 2 == make_pool([Static(), Klass()]).send(1)
-    assert [("static", 1), ("Klass", 1)] == sink
 
 
 def test_exporters_that_compare_equal_are_two(make_pool: MakePool) -> None:

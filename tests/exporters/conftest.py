@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from handmade import made
 
 from resilient_exporters.records import Batch
+from tests.exporters.handmade import made
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def batch() -> Callable[..., Batch]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of 64 KiB."""
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 64 KiB, or as many as the test asks for."""
     folder = tmp_path / "small"
     folder.mkdir()
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', 64)}k", "tmpfs", str(folder)]
     mount = subprocess.run(command, capture_output=True, check=False)
     if mount.returncode:
         pytest.skip(f"mounting is not allowed here: {mount.stderr.decode()}")

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import made
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient_exporters.exceptions import InvalidConfigError, RecordsRefused, TargetDown, TargetMisconfigured
 from resilient_exporters.exporters.file import FileExporter
 from resilient_exporters.records import Batch
+from tests.exporters.handmade import made
 
 MakeBatch = Callable[..., Batch]
 
@@ -84,7 +84,12 @@ def test_one_write_per_batch(target: Path, batch: MakeBatch, monkeypatch: pytest
     """A batch is one write, so that lines of two processes never mix."""
     writes: list[int] = []
     real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: writes.append(len(data)) or real(fd, data))
+
+    def counted(fd: int, data: Any) -> int:
+        writes.append(len(data))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", counted)
     FileExporter(target).export(batch(*["x" * 99] * 500))
     assert [50_000] == writes
 
@@ -104,6 +109,18 @@ def test_torn_by_another(target: Path, batch: MakeBatch) -> None:
         other.write(b"hal")
     exporter.export(batch("b"))
     assert b"a\nhal\nb\n" == target.read_bytes()
+
+
+def test_torn_line_ended_by_another(target: Path, batch: MakeBatch) -> None:
+    """A half line that its writer completes meanwhile is one line, not two."""
+    target.write_text("hal")
+    exporter = FileExporter(target, max_lines=3)
+    with pytest.raises(RecordsRefused):
+        exporter.export(batch(object()))
+    with target.open("ab") as other:
+        other.write(b"f\nb\n")
+    exporter.export(batch("c", first=2))
+    assert "half\nb\nc\n" == target.read_text()
 
 
 @pytest.mark.parametrize("gone", [os.unlink, lambda path: os.rename(path, f"{path}.moved")])
@@ -257,7 +274,7 @@ def test_kill_while_moving_aside(target: Path, batch: MakeBatch, step: str) -> N
     script = (
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[2])\n"
-        "from handmade import made\n"
+        "from tests.exporters.handmade import made\n"
         "from resilient_exporters.exporters.file import FileExporter\n"
         "exporter = FileExporter(sys.argv[1], max_lines=2)\n"
         "exporter.export(made('a', 'b'))\n"
@@ -269,7 +286,9 @@ def test_kill_while_moving_aside(target: Path, batch: MakeBatch, step: str) -> N
         "    os.replace = replace\n"
         "exporter.export(made('c'))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(target), str(Path(__file__).parent), step], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(target), str(Path(__file__).parents[2]), step], check=False
+    )
     assert -signal.SIGKILL == done.returncode
     FileExporter(target, max_lines=2).export(batch("c"))
     assert "a\nb\n" == "".join(siblings(target))
@@ -442,12 +461,12 @@ def test_survives_kill(target: Path) -> None:
     script = (
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[2])\n"
-        "from handmade import made\n"
+        "from tests.exporters.handmade import made\n"
         "from resilient_exporters.exporters.file import FileExporter\n"
         "exporter = FileExporter(sys.argv[1])\n"
         "for i in range(200): exporter.export(made(i, i))\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(target), str(Path(__file__).parent)], check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(target), str(Path(__file__).parents[2])], check=False)
     assert -signal.SIGKILL == done.returncode
     assert [str(i // 2) for i in range(400)] == target.read_text().split()

@@ -117,9 +117,9 @@ def test_result_is_respected() -> None:
 
     with CallableExporter(function) as exporter:
         result = exporter.send("a")
-        assert ("busy", False) == result
         assert "busy" == str(result.error)
         assert result.kept
+        assert ("busy", False) == result
         assert [("done", True)] == exporter.send_unsent_data()
     assert ["a", "a"] == got
 
@@ -128,8 +128,8 @@ def test_exception_fails_the_record() -> None:
     """An exception is in the result, and the record is kept."""
     with CallableExporter(lambda data: 1 // 0, save_unsent_data=False) as exporter:
         result = exporter.send("a")
-    assert (None, False) == result
     assert isinstance(result.error, ZeroDivisionError)
+    assert (None, False) == result
 
 
 @pytest.mark.parametrize(

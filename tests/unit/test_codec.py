@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import dataclasses
 import datetime as dt
 import enum
 import math
+import os
 import sys
 import types
 import uuid
@@ -18,12 +20,15 @@ from zoneinfo import ZoneInfo
 
 import ormsgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient_exporters import codec, extensions
 from resilient_exporters.codec import DEEPEST, decode, decode_options, encode, encode_options
 from resilient_exporters.exceptions import DataTypeError, SpoolError
+
+thorough = settings(max_examples=max(100, int(os.environ.get("CI_STATES", "0")) // 10), deadline=None)
+"""More examples where there is more time."""
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -92,12 +97,14 @@ def fingerprint(part: Any) -> Any:
     return kind, repr(part)
 
 
+@thorough
 @given(anything)
 def test_round_trip(data: Any) -> None:
     """Whatever is built of the promised types comes back equal in value and type, at any nesting."""
     assert fingerprint(decode(encode(data))) == fingerprint(data)
 
 
+@thorough
 @given(anything)
 def test_both_ways_write_the_same(data: Any) -> None:
     """The walk in Python writes what the fast way writes, so golden bytes hold for both."""
@@ -114,12 +121,13 @@ def test_corner_values(data: Any) -> None:
     assert fingerprint(decode(encode([data]))) == fingerprint([data])
 
 
-@pytest.mark.parametrize("bits", [8, 63, 64, 65, 127, 128, 4096])
+@pytest.mark.parametrize("bits", [8, 62, 63, 64, 65, 127, 128, 4096])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_int_of_any_size(bits: int, sign: int) -> None:
-    """Integers around every border of the encoding come back exactly."""
+    """Integers around every border of the encoding come back exactly, and both ways write the same."""
     numbers = [sign * (1 << bits) + step for step in (-1, 0, 1)]
     assert decode(encode(numbers)) == numbers
+    assert codec._encode_slowly(numbers, "data") == encode(numbers)
 
 
 def test_zone_keeps_its_key_and_fold() -> None:
@@ -135,13 +143,12 @@ def test_a_dictionary_keeps_its_order() -> None:
     assert list(decode(encode({2: 1, "a": 2, 1: 3}))) == [2, "a", 1]
 
 
+@thorough
 @given(st.binary(max_size=40))
 def test_garbage_is_an_error_of_ours(payload: bytes) -> None:
     """Bytes that are no payload raise SpoolError or stand for something, and never anything else."""
-    try:
+    with contextlib.suppress(SpoolError):
         decode(payload)
-    except SpoolError as error:
-        assert "undecodable payload" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,12 @@ class Key(uuid.UUID):
 class Zone(dt.tzinfo):
     def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
         return dt.timedelta(0)
+
+    def dst(self, when: dt.datetime | None) -> None:
+        return None
+
+    def tzname(self, when: dt.datetime | None) -> str:
+        return "a"
 
 
 Pair = collections.namedtuple("Pair", "a b")
@@ -322,7 +335,7 @@ WRAPPERS: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("wrap", WRAPPERS, ids=["list", "tuple", "dict", "other keys", "bytearray"])
 def test_depth(wrap: Callable[[Any], Any]) -> None:
-    """Containers nest 255 deep and no deeper, the same in the fast way and in the walk, also near the end of the stack."""
+    """Containers nest 255 deep and no deeper, in the fast way as in the walk, also near the end of the stack."""
     data: Any = 1
     for _ in range(DEEPEST):
         data = wrap(data)

@@ -17,7 +17,7 @@ from resilient_exporters.exceptions import (
 )
 from resilient_exporters.records import Batch, ExportResult
 
-__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "bare"]
+__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "bare", "described"]
 
 _log = logging.getLogger("resilient_exporters")
 
@@ -93,7 +93,7 @@ def attempt(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
         raise
     except BaseException as error:  # whatever an exporter does must not reach the sender: it becomes the result
         if not isinstance(error, Exception):
-            _log.warning("exporter_raised_base_exception exporter=%s error=%r", batch.lane, error)
+            _log.warning("exporter_raised_base_exception exporter=%s error=%s", batch.lane, described(error))
         target.disconnect()
         return Again(bare(error), down=target.batches and isinstance(error, ConnectionError | TimeoutError | OSError))
 
@@ -115,9 +115,20 @@ def _refused(error: RecordsRefused, count: int) -> Outcome:
     return Refused(bare(error), permanent, later)
 
 
+def described(error: BaseException) -> str:
+    """The error as text, also when it cannot be printed."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an error of the exporter's author may raise in __str__
+        return f"{type(error).__name__} (which cannot be printed)"
+
+
 def _brief(value: object) -> str:
     """A value for a message: its type, and itself when that is short."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a foreign object
+        return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 

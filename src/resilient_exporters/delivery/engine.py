@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +16,10 @@ from resilient_exporters.delivery.lane import Lane, Source, Step
 from resilient_exporters.delivery.moving import copy_owed
 from resilient_exporters.delivery.parcel import Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
-from resilient_exporters.delivery.reentry import inside
+from resilient_exporters.delivery.reentry import at_work
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.delivery.workers import Workers
-from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError
+from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError, TimeoutError
 from resilient_exporters.policies import Limits, Retry
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.backed import BackedSpool
@@ -82,13 +83,52 @@ class _Answers:
     Attributes:
         results: By lane.
         dead: Lanes whose target refused the record for good.
+        abandoned: Calls that go on although nobody waits for them any more.
     """
-
-    __slots__ = ("dead", "results")
 
     def __init__(self) -> None:
         self.results: dict[str, ExportResult] = {}
         self.dead: set[str] = set()
+        self.abandoned: list[_Run] = []
+
+
+class _Run:
+    """One lane's part of a send, on a thread of the pool.
+
+    Attributes:
+        began: `clock.now()` at which the record itself was tried, or None.
+        done: Set when it is over.
+        interrupt: What is to reach the caller, or None.
+        kept: Set when a record that nobody waits for any more was kept, so that it can be settled.
+    """
+
+    def __init__(self, lane: Lane, shipment: Shipment) -> None:
+        self.lane = lane
+        self.shipment = shipment
+        self.began: float | None = None
+        self.done = threading.Event()
+        self.interrupt: BaseException | None = None
+        self.kept = threading.Event()
+        self._lock = threading.Lock()
+        self._answers: _Answers | None = None
+        self.abandoned = False
+
+    def finish(self, answers: _Answers) -> None:
+        """It is over."""
+        with self._lock:
+            self._answers = answers
+        self.done.set()
+
+    def take(self) -> _Answers | None:
+        """What came of it; None when it goes on, which from now on nobody waits for."""
+        with self._lock:
+            self.abandoned = self._answers is None
+            return self._answers
+
+    def abandoned_now(self) -> bool:
+        """Whether nobody waits for it any more."""
+        with self._lock:
+            return self.abandoned
 
 
 class Engine:
@@ -163,7 +203,11 @@ class Engine:
             answers.results = {name: self._waiting(name) for shipment in shipments for name in shipment.lanes}
         else:
             self._deliver(shipments, answers)
-        self._keep_failed(shipments, answers)
+        try:
+            self._keep_failed(shipments, answers)
+        finally:
+            for run in answers.abandoned:
+                run.kept.set()
         return answers.results
 
     def parcel(self, payload: Payload, options: bytes, flags: int = 0) -> Parcel:
@@ -271,53 +315,80 @@ class Engine:
             raise
 
     def _side_by_side(self, jobs: list[tuple[Lane, Shipment]], deadline: float, answers: _Answers) -> None:
-        """Run the lanes on the pool's threads and wait for all of them."""
+        """Run the lanes on the pool's threads, and wait until each has answered or is past its time."""
         workers = self._start_workers()
-        interrupts: list[BaseException] = []
-        left = len(jobs)
-        count = threading.Lock()
-        done = threading.Event()
-
-        def job(lane: Lane, shipment: Shipment) -> None:
-            nonlocal left
-            inside.calls += 1
-            try:
-                self._through(lane, shipment, deadline, answers)
-            except (KeyboardInterrupt, SystemExit) as interrupt:
-                interrupts.append(interrupt)
-            finally:
-                inside.calls -= 1
-                with count:
-                    left -= 1
-                    if not left:
-                        done.set()
-
-        for lane, shipment in jobs:
-            workers.run(lambda lane=lane, shipment=shipment: job(lane, shipment))  # type: ignore[misc]  # mypy: defaults
-        done.wait()
+        runs = [_Run(lane, shipment) for lane, shipment in jobs]
+        for run in runs:
+            workers.run(functools.partial(self._on_thread, run, deadline))
+        for run in runs:
+            self._wait_for(run, answers)
+        interrupts = [run.interrupt for run in runs if run.interrupt is not None]
         if interrupts:
             raise interrupts[0]
 
-    def _through(self, lane: Lane, shipment: Shipment, deadline: float, answers: _Answers) -> None:
+    def _on_thread(self, run: _Run, deadline: float) -> None:
+        mine = _Answers()
+        try:
+            with at_work:
+                self._through(run.lane, run.shipment, deadline, mine, run)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            run.interrupt = interrupt
+        finally:
+            run.finish(mine)
+
+    def _wait_for(self, run: _Run, answers: _Answers) -> None:
+        """Take over what a lane answered; one that is past its time counts as failed, and settles for itself later."""
+        lane, timeout = run.lane, run.lane.target.timeout
+        ends = self.clock.now() + timeout + self.settings.budget
+        while not run.done.wait(min(timeout, 0.05) if run.began is None else timeout):
+            began = run.began
+            now = self.clock.now()
+            if (began is not None and now - began >= timeout) or now >= ends:
+                break
+        answered = run.take()
+        if answered is not None:
+            answers.results.update(answered.results)
+            answers.dead |= answered.dead
+            if lane.name in answered.results:
+                return
+        error = run.interrupt or TimeoutError(f"{lane.name} has not returned within {timeout} s; the record is kept")
+        answers.results[lane.name] = ExportResult(None, False, error=error, exporter=lane.name)
+        if answered is None:
+            answers.abandoned.append(run)
+
+    def _through(
+        self, lane: Lane, shipment: Shipment, deadline: float, answers: _Answers, run: _Run | None = None
+    ) -> None:
         """One record through one lane: older ones first, then itself, unless it has to wait."""
         if not lane.enter(lane.target.timeout):
             answers.results[lane.name] = self._waiting(lane.name)
             return
         try:
-            free = self._clear_the_way(lane, deadline)
+            free = self._clear_the_way(lane, deadline, shipment.parcel)
+            if run is not None:
+                run.began = self.clock.now()
             if (failure := shipment.failed.get(lane.name)) is not None:
                 answers.results[lane.name] = ExportResult(None, False, error=failure, exporter=lane.name)
             elif free:
                 self._direct(lane, shipment.parcel, answers)
             else:
                 answers.results[lane.name] = self._waiting(lane.name)
+            if run is not None and run.abandoned_now():
+                self._settle_late(run, answers)
         finally:
             lane.leave()
 
-    def _clear_the_way(self, lane: Lane, deadline: float) -> bool:
+    def _settle_late(self, run: _Run, answers: _Answers) -> None:
+        """The sender took the record for failed and kept it; what came of it after all is noted now."""
+        lane, parcel = run.lane, run.shipment.parcel
+        run.kept.wait(lane.target.timeout)
+        if answers.results[lane.name].successful:
+            lane.settle_number(parcel.run, parcel.number)
+
+    def _clear_the_way(self, lane: Lane, deadline: float, parcel: Parcel) -> bool:
         """Look after what is owed; whether a new record may be tried now."""
         if lane.owed() and not self.settings.manual:
-            return self._look_after(lane, deadline)
+            return self._look_after(lane, deadline, parcel)
         return lane.not_before <= self.clock.now()
 
     def _direct(self, lane: Lane, parcel: Parcel, answers: _Answers) -> None:
@@ -331,13 +402,17 @@ class Engine:
             lane.dead += 1
             answers.dead.add(lane.name)
 
-    def _look_after(self, lane: Lane, deadline: float) -> bool:
-        """Send what is owed, oldest first; whether a new record may be tried after it."""
+    def _look_after(self, lane: Lane, deadline: float, parcel: Parcel) -> bool:
+        """Send what is owed, oldest first; whether a new record may be tried after it.
+
+        Records that were sent after this one, from inside an exporter of this very send, wait for their turn.
+        """
+        newest = (parcel.run, parcel.number)
         if self.clock.now() < lane.not_before or not self._connected():
             return False
         lane.begin_pass()
         while True:
-            step = lane.step()
+            step = lane.step(before=newest)
             if step is not Step.MORE:
                 return step is Step.END
             now = self.clock.now()
@@ -444,26 +519,25 @@ class Engine:
 
     # Memory and file
 
-    def switch(self, new: Spool, undo: Callable[[], None]) -> None:
+    def switch(self, new: Spool) -> None:
         """Carry all that is owed into another spool and go on there.
 
         Args:
             new: The spool to use from now on; a `BackedSpool` keeps the old one behind it.
-            undo: Takes back what was written to it.
 
         Raises:
             SpoolError: It could not take everything: nothing has changed.
             DataTypeError: Something kept in memory cannot be written to a file: nothing has changed.
         """
         with self._standing_still() as lanes:
-            self._carry(new, undo, lanes)
+            self._carry(new, lanes)
 
-    def _carry(self, new: Spool, undo: Callable[[], None], lanes: list[Lane]) -> None:
+    def _carry(self, new: Spool, lanes: list[Lane]) -> None:
         old, start = self.spool, new.next_place
         try:
             places = copy_owed(old, new, check=None if isinstance(new, MemorySpool) else _bytes_only)
         except BaseException:
-            undo()
+            new.undo_appends()
             raise
         moved = {place: start + i for i, place in enumerate(places)}
         if isinstance(new, BackedSpool):
@@ -472,7 +546,7 @@ class Engine:
         if not isinstance(new, BackedSpool):
             old.close()
 
-    def switch_back(self, undo: Callable[[], None]) -> None:
+    def switch_back(self) -> None:
         """Go on in the file that a `BackedSpool` has behind it: append to it what it does not hold.
 
         Raises:
@@ -486,7 +560,7 @@ class Engine:
             try:
                 places = copy_owed(old, file, after=len(loaded), check=_bytes_only)
             except BaseException:
-                undo()
+                file.undo_appends()
                 raise
             moved = {i + 1: place for i, place in enumerate(loaded)} | {p: start + i for i, p in enumerate(places)}
             self._adopt(old, file, moved, lanes)
@@ -535,7 +609,8 @@ class Engine:
 
     def _start_workers(self) -> Workers:
         if self._workers is None:
-            self._workers = Workers(self.settings.num_threads, None, self.clock, self.name)
+            grace = max(lane.target.timeout for lane in self.lanes.values())
+            self._workers = Workers(self.settings.num_threads, grace, self.clock, self.name)
         self._workers.limit = self.settings.num_threads
         return self._workers
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome, Refused, attempt
+from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome, Refused, attempt, described
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.parcel import Parcel, batch_of
 from resilient_exporters.delivery.reentry import inside
@@ -62,7 +62,8 @@ class Lane:
     """Drives one exporter. Whoever holds `lock` may call the methods; one batch is in flight, always.
 
     A *pass* tries what is owed, oldest first. When the oldest fails without saying who is to blame, the pass goes
-    on behind the records tried in vain since the last success; ten failures in a row end it.
+    on behind the records tried in vain since the last success; ten failures in a row end it. A success there tells
+    that the target is up: then the pass goes back to those it had passed by.
     """
 
     def __init__(self, name: str, target: Target, sources: list[Source], clock: Clock, retry: Retry) -> None:
@@ -86,6 +87,7 @@ class Lane:
         self._retry = retry
         self._after = 0
         self._tried = 0
+        self._jumped: int | None = None
         self._failures = 0
         self._limit = target.batch_records
         self._pinned: Slice | None = None
@@ -110,11 +112,20 @@ class Lane:
         """Start again at the oldest record."""
         self._after = 0
         self._failures = 0
+        self._jumped = None
 
-    def step(self, results: list[ExportResult] | None = None) -> Step:
-        """Read one batch, attempt it, settle what came of it; add one result per record to `results`."""
+    def step(self, results: list[ExportResult] | None = None, before: tuple[int, int] | None = None) -> Step:
+        """Read one batch, attempt it, settle what came of it.
+
+        Args:
+            results: Gets one result per record.
+            before: Run and number of a record: of its run, only older ones are tried.
+        """
         with self.mutex:
             source, kept = self._flight = self._next()
+            if kept is not None and before is not None and kept.run == before[0]:
+                kept = _older(kept, before[1])
+                self._flight = source, kept
         if kept is None:
             return Step.END
         outcome = self._attempt(kept)
@@ -125,6 +136,21 @@ class Lane:
         if results is not None or self.on_settled is not None:
             self._report(kept, outcome, source, results)
         return step
+
+    def settle_number(self, run: int, number: int) -> None:
+        """Settle a kept record by its id, as delivered."""
+        with self.mutex:
+            for source in self.sources:
+                kept = source.spool.read(source.lane, 0, self.target.batch_records, self.target.batch_bytes)
+                while kept is not None:
+                    if kept.run == run and number in kept.numbers:
+                        place = kept.places[kept.numbers.index(number)]
+                        source.spool.settle(source.lane, [place], Fate.DELIVERED)
+                        self.delivered += 1
+                        return
+                    kept = source.spool.read(
+                        source.lane, kept.places[-1], self.target.batch_records, self.target.batch_bytes
+                    )
 
     def move(self, old: Spool, new: Spool, moved: dict[int, int]) -> None:
         """Go on in another spool, into which the records of the old one were carried; needs `mutex`.
@@ -202,7 +228,8 @@ class Lane:
         """Decide where the pass goes on."""
         if self._progressed(kept, outcome):
             self._tried = self._failures = 0
-            self._after = kept.places[-1]
+            self._after = kept.places[-1] if self._jumped is None else self._jumped
+            self._jumped = None
             self._limit = min(self._limit * 2, self.target.batch_records)
             return Step.MORE
         self._failures += 1
@@ -213,8 +240,10 @@ class Lane:
         if len(kept) > 1 and isinstance(outcome, Again):
             self._limit = 1
         else:
-            oldest = self._after == 0
-            self._after = max(kept.places[-1], self._tried) if oldest else kept.places[-1]
+            if self._after == 0 and self._tried > kept.places[-1]:
+                self._jumped, self._after = kept.places[-1], self._tried
+            else:
+                self._after = kept.places[-1]
             self._tried = max(self._tried, kept.places[-1])
         return Step.STOP if self._failures >= _FAILURES_END_A_PASS else Step.MORE
 
@@ -267,7 +296,7 @@ class Lane:
     def _down(self, outcome: Again | Hold, took: float) -> None:
         state = "held" if isinstance(outcome, Hold) else "down"
         if self.state != state:
-            _log.warning("target_%s exporter=%s error=%s: %s", state, self.name, type(outcome.error).__name__, outcome.error)
+            _log.warning("target_%s exporter=%s error=%s", state, self.name, described(outcome.error))
             self.state = state
         self.misses += 1
         self.last_error = outcome.error
@@ -320,3 +349,14 @@ class Lane:
     def leave(self) -> None:
         """Let somebody else drive."""
         self.lock.release()
+
+
+def _older(kept: Slice, number: int) -> Slice | None:
+    """The part of a slice before the first record that is not older."""
+    end = next((i for i, other in enumerate(kept.numbers) if other >= number), len(kept))
+    if end == len(kept):
+        return kept
+    if not end:
+        return None
+    columns = (kept.places[:end], kept.numbers[:end], kept.times[:end], kept.payloads[:end])
+    return Slice(kept.run, kept.options, kept.flags, *columns)

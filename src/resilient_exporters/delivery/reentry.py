@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-__all__ = ["inside"]
+__all__ = ["at_work", "inside"]
 
 
 class _Inside(threading.local):
@@ -23,3 +23,16 @@ class _Inside(threading.local):
 
 
 inside = _Inside()
+
+
+class _AtWork:
+    """Marks the thread, so that a send made meanwhile on it waits for no lane."""
+
+    def __enter__(self) -> None:
+        inside.calls += 1
+
+    def __exit__(self, *raised: object) -> None:
+        inside.calls -= 1
+
+
+at_work = _AtWork()

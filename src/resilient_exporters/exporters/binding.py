@@ -13,7 +13,7 @@ from resilient_exporters.records import Batch, ExportResult, Record
 if TYPE_CHECKING:
     from resilient_exporters.exporters.exporter import Exporter
 
-__all__ = ["Binding"]
+__all__ = ["Binding", "takes_batches"]
 
 
 class Binding:
@@ -29,12 +29,12 @@ class Binding:
         self._exporter: Callable[[], Any] = (lambda: exporter) if hold else weakref.ref(exporter)
         self._transformer: Callable[[], Any] = (lambda: transformer) if hold else weakref.ref(transformer)
         kind = type(exporter)
-        self.batches = kind._takes_batches()
+        self.batches = takes_batches(kind)
         self.atomic = kind.atomic
         self.stable = kind.stable_batches
         self.batch_records = exporter.batch_records
         self.batch_bytes = exporter.batch_bytes
-        self._send = kind._bare_send()
+        self._send = bare_send(kind)
         self._keywords = Keywords(kind.export if self.batches else self._send, bound=2)
 
     @property
@@ -56,7 +56,7 @@ class Binding:
         exporter = self._exporter()
         override = exporter.__dict__.get("send")
         with _Within(exporter, record):
-            exporter._connect()
+            exporter._rex.connect()
             if override is not None:
                 result: ExportResult = override(record.data, **record.kwargs)
             else:
@@ -66,13 +66,35 @@ class Binding:
     def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
         exporter = self._exporter()
         with _Within(exporter, None):
-            exporter._connect()
+            exporter._rex.connect()
             exporter.export(batch, **kwargs)
 
     def disconnect(self) -> None:
         exporter = self._exporter()
         if exporter is not None and self.batches:
-            exporter._disconnect()
+            exporter._rex.disconnect()
+
+
+def bare_send(kind: type[Exporter]) -> Callable[..., ExportResult]:
+    """The `send` that the author wrote, without the library around it."""
+    bare: Callable[..., ExportResult] = getattr(kind.send, "bare", kind.send)
+    return bare
+
+
+def takes_batches(kind: type[Exporter]) -> bool:
+    """Whether `export`, and not `send`, is what the most derived class wrote.
+
+    Raises:
+        TypeError: It wrote neither.
+    """
+    for written in kind.__mro__:
+        if "_rex_core" in written.__dict__:  # the library's own base: nothing was written
+            break
+        if "export" in written.__dict__:
+            return True
+        if "send" in written.__dict__:
+            return False
+    raise TypeError(f"{kind.__name__} is no exporter yet: it must override `send` or `export`")
 
 
 class _Within:

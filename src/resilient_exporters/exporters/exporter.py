@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import logging
 import os
 import time
-import warnings
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, Self
 
-from resilient_exporters import codec
-from resilient_exporters.delivery.clock import Clock, SystemClock
-from resilient_exporters.delivery.engine import Engine, Settings, Shipment
-from resilient_exporters.delivery.lane import Source
-from resilient_exporters.delivery.parcel import copied
-from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.reentry import inside
-from resilient_exporters.exceptions import DataTypeError, InvalidConfigError, PoolClosed, SpoolInUse
-from resilient_exporters.exporters.binding import Binding
-from resilient_exporters.exporters.location import default_location
+from resilient_exporters.exceptions import DataTypeError, InvalidConfigError
+from resilient_exporters.exporters.core import Core
 from resilient_exporters.exporters.signature import Keywords
-from resilient_exporters.records import Batch, ExportResult, Record, RecordId
-from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import Flag, Opaque, Payload, Spool
-from resilient_exporters.spool.memory import MemorySpool
+from resilient_exporters.records import Batch, ExportResult, Record
 
-__all__ = ["Exporter"]
+__all__ = ["MISSING", "Exporter", "checked_flag", "data_from"]
 
-_log = logging.getLogger("resilient_exporters")
-
-_MISSING: Any = object()
-_EXIT_TIMEOUT = 5.0
-"""Seconds that the end of the interpreter waits for background pools."""
-
-
-@dataclass(slots=True, eq=False)
-class _Private:
-    """All that the library keeps about one exporter; made when first asked for, so that nobody must call `__init__`.
-
-    Attributes:
-        owner: The pool it is in, weakly, or None.
-        joined_name: Its name in that pool.
-    """
-
-    settings: Settings = field(default_factory=Settings)
-    transform: Callable[[Any], Any] | None = None
-    memory: bool = True
-    tmp_file: str | Path | BinaryIO | None = None
-    name: str | None = None
-    joined_name: str | None = None
-    owner: weakref.ref[Exporter] | None = None
-    engine: Engine | None = None
-    clock: Clock = field(default_factory=SystemClock)
-    finalizer: Any = None
-    closed: bool = False
-    closing: bool = False
-    connected: bool = False
-    numbers: int = 0
-    born: object = field(default_factory=lambda: Birth.now)
+MISSING: Any = object()
 
 
 class Exporter:
@@ -99,6 +53,9 @@ class Exporter:
     timeout: float = 30.0
     """Seconds that one attempt may take."""
 
+    _rex_core: ClassVar[type[Core]] = Core
+    """What does the library's part; a pool has another one."""
+
     def __init__(
         self,
         transform: Callable[[Any], Any] | None = None,
@@ -110,70 +67,24 @@ class Exporter:
         name: str | None = None,
         timeout: float = 30.0,
     ) -> None:
-        private = self._private
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        if not _is_number(timeout) or not timeout > 0:
             raise InvalidConfigError(f"timeout is a number of seconds above 0, not {timeout!r}")
         self.timeout = float(timeout)
-        self._configure(private, transform, use_memory, manual_reexport, tmp_file, save_unsent_data, name)
-        if not private.memory and tmp_file is not None and type(self)._alone:
-            self._engine()
-
-    def _configure(
-        self,
-        private: _Private,
-        transform: Callable[[Any], Any] | None,
-        use_memory: bool,
-        manual_reexport: bool,
-        tmp_file: str | Path | BinaryIO | None,
-        save_unsent_data: bool,
-        name: str | None,
-    ) -> None:
-        """Check what exporters and pools have in common, and take it over."""
-        if transform is not None and not callable(transform):
-            raise InvalidConfigError(f"transform is a function or None, not {transform!r}")
-        if name is not None:
-            private.name = _checked_name(name)
-        private.transform = transform
-        private.memory = _checked_flag("use_memory", use_memory)
-        private.settings.manual = _checked_flag("manual_reexport", manual_reexport)
-        private.settings.saves = _checked_flag("save_unsent_data", save_unsent_data)
-        private.tmp_file = _checked_place(tmp_file)
-
-    _alone: ClassVar[bool] = True
-    """Whether it has a lane of its own when it is in no pool; a pool has those of its exporters."""
+        configure(self._rex, transform, use_memory, manual_reexport, tmp_file, save_unsent_data, name)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let an outermost `send` or `close` go through the library, and an inner one be the bare call."""
         super().__init_subclass__(**kwargs)
-        if not cls._alone or "_alone" in cls.__dict__:
+        if cls._rex_core is not Core:
             return
         for name, wrap in (("send", _outermost_send), ("close", _outermost_close)):
             function = getattr(cls, name)
             if not hasattr(function, "bare") and function is not getattr(Exporter, name):
                 setattr(cls, name, wrap(function))
 
-    @classmethod
-    def _takes_batches(cls) -> bool:
-        """Whether `export`, and not `send`, is what the most derived class wrote."""
-        for kind in cls.__mro__:
-            if kind is Exporter:
-                break
-            if "export" in kind.__dict__:
-                return True
-            if "send" in kind.__dict__:
-                return False
-        raise TypeError(f"{cls.__name__} is no exporter yet: it must override `send` or `export`")
-
-    @classmethod
-    def _bare_send(cls) -> Callable[..., ExportResult]:
-        """The `send` that the author wrote, without the library around it."""
-        function: Any = cls.send
-        bare: Callable[..., ExportResult] = getattr(function, "bare", function)
-        return bare
-
     # For authors of exporters
 
-    def export(self, batch: Batch, **options: Any) -> None:
+    def export(self, batch: Batch, /, *args: Any, **options: Any) -> None:
         """Hand a batch to the target; override this or `send`.
 
         Called by one thread at a time, not always the same one, never again before it returned. All records of the
@@ -202,33 +113,32 @@ class Exporter:
     # Names and settings
 
     @property
-    def _private(self) -> _Private:
-        private = self.__dict__.get("_rex")
-        if private is None:
-            private = self.__dict__["_rex"] = _Private()
-        assert isinstance(private, _Private)
-        return private
+    def _rex(self) -> Core:
+        """Made when first asked for, so that nobody must call `__init__`."""
+        core: Core | None = self.__dict__.get("_rex")
+        if core is None:
+            core = self.__dict__["_rex"] = self._rex_core(self)
+        return core
 
     @property
     def name(self) -> str:
         """The name under which records are owed to it."""
-        private = self._private
-        return private.joined_name or private.name or self.target_name()
+        return self._rex.name
 
     @name.setter
     def name(self, name: str) -> None:
-        if self._owner() is not None:
+        if self._rex.pool is not None:
             raise InvalidConfigError(f"{self.name} is in a pool, where records are owed to its name: name it before")
-        self._private.name = _checked_name(name)
+        self._rex.given_name = _checked_name(name)
 
     @property
     def manual_reexport(self) -> bool:
         """Whether what is kept goes out only when `send_unsent_data` is called."""
-        return self._private.settings.manual
+        return self._rex.settings.manual
 
     @manual_reexport.setter
     def manual_reexport(self, manual: bool) -> None:
-        self._private.settings.manual = _checked_flag("manual_reexport", manual)
+        self._rex.settings.manual = checked_flag("manual_reexport", manual)
 
     def transform(self, data: Any) -> Any:
         """Apply the transform given to the constructor.
@@ -236,7 +146,7 @@ class Exporter:
         Raises:
             DataTypeError: It returned None.
         """
-        function = self._private.transform
+        function = self._rex.function
         if function is None:
             return data
         changed = function(data)
@@ -244,129 +154,50 @@ class Exporter:
             raise DataTypeError(f"the transform of {self.name} returned None: it must return the data")
         return changed
 
-    def _transforms(self) -> bool:
-        """Whether it has a transform of its own."""
-        return self._private.transform is not None or type(self).transform is not Exporter.transform
+    def has_transform(self) -> bool:
+        """Whether it changes data: a transform was given, or the class has one of its own."""
+        return self._rex.function is not None or type(self).transform is not Exporter.transform
 
     # Sending
 
-    def send(self, data: Any = _MISSING, /, **kwargs: Any) -> ExportResult:
-        """Send one record; what the target does not take is kept and sent later.
+    if TYPE_CHECKING:
 
-        Args:
-            data: Anything but None. With `use_memory=False` it must be of the types that can be written to a file.
-            kwargs: Keyword arguments of this exporter, kept with the record.
+        def send(self, *args: Any, **kwargs: Any) -> ExportResult:
+            """As below; declared so that authors may write any parameters after the data."""
 
-        Returns:
-            The result; nothing that the target does makes it raise.
+    else:
 
-        Raises:
-            DataTypeError: The data cannot be kept.
-            TypeError: A keyword argument is not known.
-            SpoolError: The target did not take the record, and it could not be kept.
-            PoolClosed: After `close`.
-        """
-        if data is _MISSING:
-            data = _data_from(kwargs)
-        if inside.exporter is self:
-            return self._export_one(data, kwargs)
-        if self._owner() is not None:
-            return self._direct(data, kwargs)
-        return self._send_alone(data, kwargs)
+        def send(self, data: Any = MISSING, /, **kwargs: Any) -> ExportResult:
+            """Send one record; what the target does not take is kept and sent later.
 
-    def _send_alone(self, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-        results = self._send_through(data, kwargs)
-        assert results is not None  # one exporter alone has no background
-        return results[self.name]
+            Args:
+                data: Anything but None. With `use_memory=False` of the types that can be written to a file.
+                kwargs: Keyword arguments of this exporter, kept with the record.
 
-    def _send_through(self, data: Any, kwargs: dict[str, Any]) -> dict[str, ExportResult] | None:
-        """The way of every record: check, transform a private copy, encode, hand to the engine."""
-        engine = self._engine()
-        reentrant = inside.calls > 0
-        with _at_work():
-            shipments = self._shipments(engine, data, kwargs)
-            return engine.send(shipments, reentrant)
+            Returns:
+                The result; nothing that the target does makes it raise.
 
-    def _shipments(self, engine: Engine, data: Any, kwargs: dict[str, Any]) -> list[Shipment]:
-        if data is None:
-            raise DataTypeError("data is None: there is nothing to send")
-        self._check_keywords(engine, kwargs)
-        packer = _Packer(engine, kwargs, self._private.memory)
-        shipments = []
-        for transformer, lanes in self._plan():
-            if transformer is None:
-                shipments.append(packer.pack(data, lanes))
-            elif transformer is self and not self._alone:
-                shipments.append(packer.pack(self.transform(_private_copy(data)), lanes))
-            else:
-                shipments.append(packer.pack_for(transformer, data, lanes))
-        return shipments
-
-    def _check_keywords(self, engine: Engine, kwargs: dict[str, Any]) -> None:
-        bindings = [lane.target for lane in engine.lanes.values()]
-        for name in kwargs:
-            if bindings and not any(target.accepted({name: None}) for target in bindings):
-                raise TypeError(f"send() got an unexpected keyword argument {name!r}: no exporter of {self.name} takes it")
-
-    def _plan(self) -> list[tuple[Exporter | None, list[str]]]:
-        """Whose transform applies to which lanes."""
-        return [(self if self._transforms() else None, [self.name])]
-
-    def _direct(self, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-        """The bare call on an exporter in a pool: neither transformed nor kept."""
-        try:
-            self._connect()
-            return self._export_one(data, kwargs)
-        except Exception as error:  # an exporter's failure is its result, here as everywhere
-            return ExportResult(None, False, error=error, exporter=self.name)
-
-    def _export_one(self, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-        """`export` for one record: what `super().send()` means inside an exporter that takes batches."""
-        private, current = self._private, inside.record
-        private.numbers += 1
-        id = current.id if current is not None else RecordId(0, private.numbers)
-        record = Record(id, current.time if current is not None else time.time(), kwargs, lambda: data)
-        deadline = private.clock.now() + self.timeout
-        self.export(Batch([record], lane=self.name, run=id.run, numbers=[id.number], deadline=deadline), **kwargs)
-        return ExportResult(None, True)
-
-    # What is kept
+            Raises:
+                DataTypeError: The data cannot be kept.
+                TypeError: A keyword argument is not known.
+                SpoolError: The target did not take the record, and it could not be kept.
+                PoolClosed: After `close`.
+            """
+            if data is MISSING:
+                data = data_from(kwargs)
+            if inside.exporter is self:
+                return _export_one(self, data, kwargs)
+            if self._rex.pool is not None:
+                return _direct(self, data, kwargs)
+            return _send_alone(self, data, kwargs)
 
     def send_unsent_data(self) -> list[ExportResult]:
         """Try to send what was kept, oldest first; one result per export attempted."""
-        owner = self._owner()
-        if owner is not None:
-            return owner._send_unsent_of(self.name)
-        if inside.calls:
-            return []
-        with _at_work():
-            return self._engine().send_unsent()
-
-    def _send_unsent_of(self, name: str) -> list[ExportResult]:
-        owner = self._owner()
-        if owner is not None:
-            return owner._send_unsent_of(f"{self.name}/{name}")
-        if inside.calls:
-            return []
-        engine = self._engine()
-        with _at_work():
-            return engine.send_unsent([n for n in engine.lanes if n == name or n.startswith(f"{name}/")])
+        return self._rex.send_unsent()
 
     def has_unsent_data(self) -> bool:
         """Whether anything is kept and still owed."""
-        owner = self._owner()
-        if owner is not None:
-            return owner._owes(self.name)
-        engine = self._private.engine
-        if engine is None and not self._private.closed:
-            engine = self._engine()
-        return engine is not None and bool(engine.owing())
-
-    def _owes(self, name: str) -> bool:
-        owner = self._owner()
-        if owner is not None:
-            return owner._owes(f"{self.name}/{name}")
-        return any(n == name or n.startswith(f"{name}/") for n in self._engine().owing())
+        return self._rex.has_unsent()
 
     def save_unsent_data(self, data: Any, kwargs: dict[str, Any], exporter_name: str) -> None:
         """Keep a record, taken as transformed already, for one exporter.
@@ -379,22 +210,9 @@ class Exporter:
         Raises:
             InvalidConfigError: There is no exporter of that name.
             DataTypeError: The data cannot be kept.
+            SpoolError: There is no room for it.
         """
-        owner = self._owner()
-        if owner is not None:
-            owner.save_unsent_data(data, kwargs, self.name)
-            return
-        engine = self._engine()
-        if data is None:
-            raise DataTypeError("data is None: there is nothing to keep")
-        lanes = self._lanes_named(engine, exporter_name)
-        with _at_work():
-            engine.save(_Packer(engine, dict(kwargs or {}), self._private.memory).parcel(data), lanes)
-
-    def _lanes_named(self, engine: Engine, name: str) -> list[str]:
-        if name != self.name:
-            raise InvalidConfigError(f"{self.name} has no exporter named {name!r}")
-        return list(engine.lanes)
+        self._rex.save(data, kwargs, exporter_name)
 
     @property
     def use_memory(self) -> bool:
@@ -403,37 +221,11 @@ class Exporter:
         Raises:
             SpoolError: The other place cannot take everything; nothing has changed then.
         """
-        return self._private.memory
+        return self._rex.memory
 
     @use_memory.setter
     def use_memory(self, memory: bool) -> None:
-        private = self._private
-        _checked_flag("use_memory", memory)
-        if memory == private.memory:
-            return
-        if private.engine is None and self._owner() is None and not private.closed:
-            self._engine()
-        engine = private.engine
-        if engine is not None:
-            engine.check_open()
-            with _at_work():
-                self._to_memory(engine) if memory else self._to_file(engine)
-        private.memory = memory
-
-    def _to_memory(self, engine: Engine) -> None:
-        engine.switch(BackedSpool(engine.spool), undo=lambda: None)
-
-    def _to_file(self, engine: Engine) -> None:
-        old = engine.spool
-        if isinstance(old, BackedSpool):
-            engine.switch_back(old.file.undo_appends)
-            return
-        file = self._open_file()
-        try:
-            engine.switch(file, undo=file.undo_appends)
-        except BaseException:
-            file.close()
-            raise
+        self._rex.set_memory(checked_flag("use_memory", memory))
 
     # Life
 
@@ -446,47 +238,23 @@ class Exporter:
         Returns:
             Whether nothing is left that a present exporter owes.
         """
-        if inside.calls:
-            return not self.has_unsent_data()
-        engine = self._engine()
-        with _at_work():
-            return engine.flush(timeout)
+        return self._rex.flush(timeout)
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Deliver in the background what can be delivered within `timeout` seconds, then let go of everything.
+    if TYPE_CHECKING:
 
-        An exporter may override it, without arguments, to drop its connection: it is then also called after an
-        export that left the connection doubtful; `open` follows before the next one.
-        """
-        if not self._private.closing:
-            self._close(timeout)
+        def close(self, *args: Any, **kwargs: Any) -> None:
+            """As below; declared so that authors may leave the time-out away."""
 
-    def _close(self, timeout: float) -> None:
-        private = self._private
-        if private.born is not Birth.now:
-            return
-        if self._owner() is None and not private.closed:
-            private.closed = True
-            engine = private.engine
-            if engine is not None:
-                _end(engine, timeout, dropped=False)
-        self._disconnect()
+    else:
 
-    def _connect(self) -> None:
-        """Call `open` unless the connection is there."""
-        private = self._private
-        if not private.connected:
-            self.open()
-            private.connected = True
+        def close(self, timeout: float = 5.0) -> None:
+            """Deliver in the background what can be delivered within `timeout` seconds, then let go of everything.
 
-    def _disconnect(self) -> None:
-        """Call the exporter's own `close`."""
-        private = self._private
-        private.connected, private.closing = False, True
-        try:
-            self.close()
-        finally:
-            private.closing = False
+            An exporter may override it, without arguments, to drop its connection: it is then also called after an
+            export that left the connection doubtful; `open` follows before the next one.
+            """
+            if not self._rex.closing:
+                self._rex.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -495,129 +263,59 @@ class Exporter:
         self.close()
 
     def __repr__(self) -> str:
-        engine = self._private.engine
-        owed = sum(engine.owing().values()) if engine is not None else 0
-        return f"<{type(self).__name__} {self.name!r}, {owed} owed>"
+        return f"<{type(self).__name__} {self.name!r}, {self._rex.owed()} owed>"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} cannot be pickled or copied: what it keeps and its connection belong to one object"
         )
 
-    # Inside
 
-    def _leaves(self, path: str) -> Iterator[tuple[str, Exporter]]:
-        """The exporters that lanes are for, by path."""
-        yield path, self
-
-    def _owner(self) -> Exporter | None:
-        """The live pool it is in."""
-        reference = self._private.owner
-        owner = reference() if reference is not None else None
-        return owner if owner is not None and not owner._private.closed else None
-
-    def _engine(self) -> Engine:
-        """The engine that delivers for it when it is in no pool, started when first needed."""
-        private = self._private
-        if private.born is not Birth.now:
-            refuse_fork(self.name)
-        if private.closed:
-            raise PoolClosed(f"{self.name} was closed; make a new one")
-        if private.engine is None:
-            private.engine = self._start()
-            _live.add(private.engine)
-            private.finalizer = weakref.finalize(self, _end, private.engine, 0.0, dropped=True)
-            private.finalizer.atexit = False
-        return private.engine
-
-    def _start(self) -> Engine:
-        private = self._private
-        binding = Binding(self, self, hold=False)
-        engine = Engine(self.name, private.settings, self._open_spool(), private.clock)
-        engine.add(self.name, binding)
-        return engine
-
-    def _open_spool(self) -> Spool:
-        return MemorySpool() if self._private.memory else self._open_file()
-
-    def _open_file(self) -> Any:
-        """The file, or file object, that holds what is kept."""
-        from resilient_exporters.spool import FileSpool, StreamSpool  # most programs never need them: import in time
-
-        place = self._private.tmp_file
-        if place is None:
-            try:
-                return FileSpool(default_location(self.name), owner=self.name, make_parents=True)
-            except SpoolInUse as error:
-                raise SpoolInUse(f"{error}; give this one a name of its own (`name=`) or a file (`tmp_file=`)") from error
-        if isinstance(place, str | Path):
-            return FileSpool(Path(place), owner=self.name)
-        return StreamSpool(place, owner=self.name)
-
-    def _hand_over(self) -> list[Source]:
-        """What it kept before it joined a pool."""
-        private = self._private
-        engine, private.engine = private.engine, None
-        if engine is None and not private.memory and not private.closed:
-            engine, private.engine = self._engine(), None
-        if engine is None:
-            return []
-        private.finalizer.detach()
-        spool = engine.release()
-        names = list(engine.lanes)
-        return [Source(spool, name, brought=True) for name in names if spool.account(name).records]
+def configure(
+    core: Core,
+    transform: Callable[[Any], Any] | None,
+    use_memory: bool,
+    manual_reexport: bool,
+    tmp_file: str | Path | BinaryIO | None,
+    save_unsent_data: bool,
+    name: str | None,
+) -> None:
+    """Check what exporters and pools have in common, and take it over; a file of the user's own is claimed at once."""
+    if transform is not None and not callable(transform):
+        raise InvalidConfigError(f"transform is a function or None, not {transform!r}")
+    core.given_name = None if name is None else _checked_name(name)
+    core.function = transform
+    core.memory = checked_flag("use_memory", use_memory)
+    core.settings.manual = checked_flag("manual_reexport", manual_reexport)
+    core.settings.saves = checked_flag("save_unsent_data", save_unsent_data)
+    core.tmp_file = _checked_place(tmp_file)
+    core.claim()
 
 
-class _Packer:
-    """Makes parcels of data for one send, each distinct outcome of a transform once."""
-
-    def __init__(self, engine: Engine, kwargs: dict[str, Any], memory: bool) -> None:
-        self._engine = engine
-        self._kwargs = kwargs
-        self._memory = memory
-        self._options: bytes | None = b""
-        if kwargs:
-            try:
-                self._options = codec.encode_options(kwargs)
-            except DataTypeError:
-                if not memory:
-                    raise
-                self._options = None
-
-    def pack(self, data: Any, lanes: list[str]) -> Shipment:
-        return Shipment(self.parcel(data), lanes)
-
-    def pack_for(self, transformer: Exporter, data: Any, lanes: list[str]) -> Shipment:
-        """Run an exporter's own transform; when it raises, the record is kept as it came, to be transformed later."""
-        try:
-            changed = transformer.transform(_private_copy(data))
-        except Exception as error:
-            return Shipment(self.parcel(data, Flag.RAW), lanes, {lane: error for lane in lanes})
-        return self.pack(changed, lanes)
-
-    def parcel(self, data: Any, flags: int = 0) -> Any:
-        payload = self._payload(data)
-        if self._options is None:
-            data = payload.data if isinstance(payload, Opaque) else codec.decode(payload)
-            return self._engine.parcel(Opaque((data, copied(self._kwargs))), b"", flags | Flag.BUNDLED)
-        return self._engine.parcel(payload, self._options, flags)
-
-    def _payload(self, data: Any) -> Payload:
-        """The one private snapshot of a send."""
-        try:
-            return codec.encode(data)
-        except DataTypeError:
-            if not self._memory:
-                raise
-            return Opaque(copied(data))
+def _send_alone(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
+    results = exporter._rex.send(data, kwargs)
+    assert results is not None  # one exporter alone has no background
+    return results[exporter.name]
 
 
-def _private_copy(data: Any) -> Any:
-    """An equal object that a transform may change as it likes."""
+def _direct(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
+    """The bare call on an exporter in a pool: neither transformed nor kept."""
     try:
-        return codec.decode(codec.encode(data))
-    except DataTypeError:
-        return copied(data)
+        exporter._rex.connect()
+        return _export_one(exporter, data, kwargs)
+    except Exception as error:  # an exporter's failure is its result, here as everywhere
+        return ExportResult(None, False, error=error, exporter=exporter.name)
+
+
+def _export_one(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
+    """`export` for one record: what `super().send()` means inside an exporter that takes batches."""
+    core, current = exporter._rex, inside.record
+    id = current.id if current is not None else core.next_id()
+    accepted = current.time if current is not None else time.time()
+    record = Record(id, accepted, kwargs, lambda: data)
+    deadline = core.clock.now() + exporter.timeout
+    exporter.export(Batch([record], lane=core.lane(), run=id.run, numbers=[id.number], deadline=deadline), **kwargs)
+    return ExportResult(None, True)
 
 
 def _outermost_send(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -628,19 +326,19 @@ def _outermost_send(function: Callable[..., Any]) -> Callable[..., Any]:
     def send(self: Exporter, /, *args: Any, **kwargs: Any) -> Any:
         if inside.exporter is self:
             return function(self, *args, **kwargs)
-        if self._owner() is not None:
-            self._connect()
+        if self._rex.pool is not None:
+            self._rex.connect()
             return function(self, *args, **kwargs)
         if not args:
-            data = _data_from(kwargs, keywords.data)
+            data = data_from(kwargs, keywords.data)
         else:
             data, *more = args
             if len(more) > len(keywords.order):
-                raise TypeError(f"send() takes 1 positional argument, {len(args)} were given")
+                raise TypeError(f"send() takes {1 + len(keywords.order)} positional arguments, {len(args)} were given")
             kwargs.update(zip(keywords.order, more, strict=False))
-        return self._send_alone(data, kwargs)
+        return _send_alone(self, data, kwargs)
 
-    send.bare = function  # type: ignore[attr-defined]  # how `_bare_send` finds the author's function
+    send.bare = function  # type: ignore[attr-defined]  # how `bare_send` finds the author's function
     return send
 
 
@@ -649,16 +347,16 @@ def _outermost_close(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def close(self: Exporter, timeout: float = 5.0) -> None:
-        if self._private.closing:
+        if self._rex.closing:
             function(self)
         else:
-            self._close(timeout)
+            self._rex.close(timeout)
 
     close.bare = function  # type: ignore[attr-defined]  # marks it as wrapped
     return close
 
 
-def _data_from(kwargs: dict[str, Any], name: str = "data") -> Any:
+def data_from(kwargs: dict[str, Any], name: str = "data") -> Any:
     """The data when it was given by name."""
     for key in (name, "data"):
         if key in kwargs:
@@ -666,14 +364,8 @@ def _data_from(kwargs: dict[str, Any], name: str = "data") -> Any:
     raise TypeError("send() missing 1 required positional argument: 'data'")
 
 
-@contextmanager
-def _at_work() -> Iterator[None]:
-    """Marks the thread, so that a send made meanwhile on it waits for no lane."""
-    inside.calls += 1
-    try:
-        yield
-    finally:
-        inside.calls -= 1
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _checked_name(name: object) -> str:
@@ -682,44 +374,21 @@ def _checked_name(name: object) -> str:
     return name
 
 
-def _checked_flag(what: str, value: object) -> bool:
+def checked_flag(what: str, value: object) -> bool:
+    """The value when it is True or False."""
     if not isinstance(value, bool):
         raise InvalidConfigError(f"{what} is True or False, not {value!r}")
     return value
 
 
-def _checked_place(place: Any) -> str | Path | BinaryIO | None:
+def _checked_place(place: Any) -> Path | BinaryIO | None:
     """A path made absolute, so that a later change of folder changes nothing; or a file object."""
     if isinstance(place, str | os.PathLike):
         if not os.fspath(place):
             raise InvalidConfigError("tmp_file is empty: give a path")
         return Path(os.path.abspath(os.fspath(place)))
-    if place is None or (hasattr(place, "read") and hasattr(place, "write") and hasattr(place, "seek")):
+    if place is None or all(hasattr(place, method) for method in ("read", "write", "seek")):
         return place  # type: ignore[no-any-return]  # an object that reads, writes and seeks
     raise InvalidConfigError(f"tmp_file is a path or an open binary file, not {place!r}")
-
-
-_live: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _end(engine: Engine, timeout: float, *, dropped: bool) -> None:
-    """Close an engine, and say what is lost with it."""
-    if not engine.ours() or engine.closed:
-        return
-    left = engine.close(timeout)
-    if left:
-        _log.warning("closed_owing pool=%s records=%d: they were kept in memory only and are lost", engine.name, left)
-        if dropped:
-            warnings.warn(
-                f"{engine.name} was dropped without close() while it owed {left} records in memory", ResourceWarning, 2
-            )
-
-
-@atexit.register
-def _end_all() -> None:
-    """At the end of the interpreter: background pools deliver what they can, all say what they leave."""
-    ends = time.monotonic() + _EXIT_TIMEOUT
-    for engine in list(_live):
-        _end(engine, max(ends - time.monotonic(), 0.0), dropped=False)
 
 

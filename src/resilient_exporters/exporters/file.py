@@ -69,7 +69,7 @@ class FileExporter(Exporter):
     def __init__(
         self, target_file: str | os.PathLike[str], max_lines: int | None = None, append: bool = True, **options: Any
     ) -> None:
-        if max_lines is not None and (isinstance(max_lines, bool) or not isinstance(max_lines, int) or max_lines < 1):
+        if max_lines is not None and not _counts(max_lines):
             raise InvalidConfigError(f"max_lines must be None or an int of at least 1, not {max_lines!r}")
         if not isinstance(append, bool):
             raise InvalidConfigError(f"append must be True or False, not {append!r}")
@@ -136,9 +136,13 @@ class FileExporter(Exporter):
         if error.errno in _HOLD:
             return TargetMisconfigured(text)
         if error.errno in _FORBIDDEN and os.path.lexists(self.target_file):
-            return TargetMisconfigured(f"{text}; the user of this process needs to read and write it")
+            return TargetMisconfigured(f"{text}; this process needs to read and write it, and its folder")
         # A folder that may not be written, or is not there, is what a share looks like before it is mounted.
         return TargetDown(text)
+
+
+def _counts(lines: Any) -> bool:
+    return isinstance(lines, int) and not isinstance(lines, bool) and lines >= 1
 
 
 class _LineFile:

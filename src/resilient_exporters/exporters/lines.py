@@ -18,7 +18,7 @@ import orjson
 from resilient_exporters.exceptions import DataTypeError
 from resilient_exporters.records import Batch
 
-__all__ = ["as_json", "as_line", "as_text", "rendered"]
+__all__ = ["as_json", "as_line", "as_text", "digits", "rendered", "scalar"]
 
 _DEEPEST = 200
 """Levels of nesting; what is deeper is far more likely a cycle than data."""
@@ -105,6 +105,16 @@ def _nearer(value: Any) -> Any:
         return _ordered(value)
     if isinstance(value, _OCTETS):
         return b64encode(bytes(value)).decode("ascii")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    plain = scalar(value)
+    if plain is value:
+        raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return plain
+
+
+def scalar(value: Any) -> Any:
+    """Moments, Decimal and UUID as text, timedelta as seconds, enum members as their value; others as they are."""
     if isinstance(value, Decimal | UUID):
         return str(value)
     if isinstance(value, _MOMENTS):
@@ -113,9 +123,7 @@ def _nearer(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, Enum):
         return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return value
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:
@@ -138,7 +146,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         as_text(value, where)
         return value
     if isinstance(value, int):
-        _digits(value, where)
+        digits(value, where)
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -174,7 +182,7 @@ def _key(key: Any, where: str) -> str:
     if key is None or isinstance(key, bool):
         return json.dumps(key)
     if isinstance(key, int):
-        return _digits(key, f"a key of {where}")
+        return digits(key, f"a key of {where}")
     if isinstance(key, float):
         return repr(float(key))
     if isinstance(key, Decimal | UUID):
@@ -185,7 +193,7 @@ def _key(key: Any, where: str) -> str:
     raise DataTypeError(f"{where} has a key of type {kind}, which has no form in JSON; convert it in transform=")
 
 
-def _digits(number: int, where: str) -> str:
+def digits(number: int, where: str) -> str:
     """An int as decimal text; Python itself refuses those of more than 4300 digits."""
     try:
         return str(int(number))

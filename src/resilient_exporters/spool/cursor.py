@@ -61,6 +61,11 @@ class Places:
     def __repr__(self) -> str:
         return f"Places({self.floor}, {self.ranges()})"
 
+    @property
+    def top(self) -> int:
+        """The highest place in the set, 0 when it is empty."""
+        return self._lasts[-1] if self._lasts else self.floor
+
     def ranges(self) -> list[tuple[int, int]]:
         """The ranges above the floor, ascending; neither touching each other nor the floor."""
         return list(zip(self._firsts, self._lasts, strict=True))
@@ -82,6 +87,14 @@ class Places:
         self._firsts[low:high] = [min(first, self._firsts[low])]
         self._lasts[low:high] = [max(last, self._lasts[high - 1])]
         return new
+
+    def cut(self, place: int) -> None:
+        """Take this place and all above it out."""
+        self.floor = min(self.floor, place - 1)
+        high = bisect_left(self._firsts, place)
+        del self._firsts[high:], self._lasts[high:]
+        if self._lasts:
+            self._lasts[-1] = min(self._lasts[-1], place - 1)
 
     def _raise_floor(self, last: int) -> int:
         high = bisect_right(self._firsts, last + 1)

@@ -1,11 +1,14 @@
-"""The dead-letter log: records refused for good, with the reason, in a file of their own, so that they pin no segment."""
+"""Dead letters: records refused for good, with the reason, in a file of their own, so that they pin no segment."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 
 from .files import Files
 from .frame import FRAME, HEADER_SIZE, RUN_SIZE, Context, FileKind, Kind, pack, preamble, unpack_json
@@ -13,9 +16,16 @@ from .interface import DeadLetter
 from .scan import Found, scan
 from .segment import read_all, write_all
 
-import json  # isort: skip
-
-__all__ = ["DeadLetters"]
+__all__ = [
+    "FORGOTTEN",
+    "LETTER",
+    "DeadKeeper",
+    "DeadLetters",
+    "pack_forgotten",
+    "pack_letter",
+    "unpack_forgotten",
+    "unpack_letter",
+]
 
 SIZES = Struct("<II")
 KEY = Struct("<Q")
@@ -24,19 +34,64 @@ LETTER, FORGOTTEN = 0, 1
 _SAID = ("key", "lane", "run", "number", "accepted", "died", "attempts", "reason", "flags")
 
 
-def _pack_letter(letter: DeadLetter, seed: int, offset: int) -> bytes:
-    """| said size 4 | options size 4 | said, JSON | options | payload |"""
+def pack_letter(letter: DeadLetter, seed: int, offset: int) -> bytes:
+    """The frame of a letter; its body is | size of said 4 | size of options 4 | said, JSON | options | payload |."""
     said = json.dumps([getattr(letter, name) for name in _SAID], separators=(",", ":")).encode()
     assert isinstance(letter.payload, bytes)
     body = b"".join((SIZES.pack(len(said), len(letter.options)), said, letter.options, letter.payload))
     return pack(Kind.DEAD, body, seed, offset, low=LETTER)
 
 
-def _unpack_letter(body: bytes) -> DeadLetter:
+def unpack_letter(body: bytes) -> DeadLetter:
     said, options = SIZES.unpack_from(body)
     at = SIZES.size + said
     fields: dict[str, Any] = dict(zip(_SAID, unpack_json(body[SIZES.size : at]), strict=True))
     return DeadLetter(**fields, options=body[at : at + options], payload=body[at + options :])
+
+
+def pack_forgotten(keys: Iterable[int], seed: int, offset: int) -> bytes:
+    """The frame that says that letters were dropped; its body is | key 8 | ... |."""
+    return pack(Kind.DEAD, b"".join(map(KEY.pack, keys)), seed, offset, low=FORGOTTEN)
+
+
+def unpack_forgotten(body: bytes) -> list[int]:
+    """The keys of dropped letters."""
+    return [key for (key,) in KEY.iter_unpack(body)]
+
+
+class DeadKeeper(Protocol):
+    """Where dead letters are kept.
+
+    Attributes:
+        path: Its name, for messages.
+        size: Bytes in use.
+    """
+
+    path: str
+    size: int
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep letters, all or none, safe against a power cut where the file is; their keys are given here.
+
+        Raises:
+            OSError: They could not be written.
+        """
+
+    def letters(self) -> Iterator[DeadLetter]:
+        """All letters, oldest first."""
+
+    def forget(self, keys: Iterable[int]) -> None:
+        """Drop letters by key; unknown keys are ignored.
+
+        Raises:
+            OSError: It could not be written; nothing was dropped.
+        """
+
+    def sync(self) -> None:
+        """Return when what was written is safe against a power cut."""
+
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 class DeadLetters:
@@ -58,6 +113,7 @@ class DeadLetters:
         self._context: Context | None = None
         self._loaded = False
         self._next = 1
+        self._doubted = False
         # Key -> (offset, length) of letters that were not forgotten.
         self._alive: dict[int, tuple[int, int]] = {}
 
@@ -87,37 +143,66 @@ class DeadLetters:
             return
         body = content[frame.at + FRAME.size : frame.at + frame.length]
         if frame.meta & 0xFF == FORGOTTEN:
-            for (key,) in KEY.iter_unpack(body):
+            for key in unpack_forgotten(body):
                 self._alive.pop(key, None)
                 self._next = max(self._next, key + 1)
             return
-        letter = _unpack_letter(body)
+        letter = unpack_letter(body)
         self._alive[letter.key] = frame.at, frame.length
         self._next = max(self._next, letter.key + 1)
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep letters, all or none; their keys are given here.
-
-        Raises:
-            OSError: They could not be written.
-        """
         self._load()
+        if self._doubted:
+            self._rewrite()
+        fresh = self._handle is None
         data, start, context = b"", self.size, self._context
         if self._handle is None or context is None:
             context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
-            data = preamble(FileKind.DEAD) + context.pack(HEADER_SIZE) + context.pack(HEADER_SIZE + RUN_SIZE)
-            start = 0
+            data, start = self._opening(context), 0
             self._handle = self._create(self.path)
         spots = []
         for key, letter in enumerate(letters, self._next):
-            frame = _pack_letter(letter._replace(key=key), context.seed, start + len(data))
+            frame = pack_letter(letter._replace(key=key), context.seed, start + len(data))
             spots.append((key, (start + len(data), len(frame))))
             data += frame
-        write_all(self.files, self._handle, data, start)
+        try:
+            write_all(self.files, self._handle, data, start)
+            # The record is settled next, and the state may reach the disk first: so the letter must be there by then.
+            self._sync()
+            if fresh:
+                self.files.sync_dir(os.path.dirname(self.path))
+        except BaseException:
+            self._take_back(fresh=fresh)
+            raise
         self._context = context
         self._alive.update(spots)
         self._next += len(letters)
         self.size = start + len(data)
+
+    @staticmethod
+    def _opening(context: Context) -> bytes:
+        return preamble(FileKind.DEAD) + context.pack(HEADER_SIZE) + context.pack(HEADER_SIZE + RUN_SIZE)
+
+    def _take_back(self, *, fresh: bool) -> None:
+        """Undo a failed `add`."""
+        assert self._handle is not None
+        with contextlib.suppress(OSError):  # at worst a letter is found whose record is still owed
+            if not fresh:
+                self.files.truncate(self._handle, self.size)
+                return
+            self.files.unlink(self.path)
+        self.files.close(self._handle)
+        self._handle = None
+
+    def _sync(self) -> None:
+        assert self._handle is not None
+        try:
+            self.files.sync(self._handle)
+        except OSError:
+            # The next sync of this file may succeed without having written anything.
+            self._doubted = True
+            raise
 
     def _create(self, path: str) -> int:
         try:
@@ -127,26 +212,18 @@ class DeadLetters:
             return self.files.open(path, create=True)
 
     def letters(self) -> Iterator[DeadLetter]:
-        """All letters, oldest first."""
         self._load()
         for key in list(self._alive):
             if (spot := self._alive.get(key)) is not None and self._handle is not None:
                 frame = read_all(self.files, self._handle, spot[1], spot[0])
-                yield _unpack_letter(frame[FRAME.size :])
+                yield unpack_letter(frame[FRAME.size :])
 
     def forget(self, keys: Iterable[int]) -> None:
-        """Drop letters by key; unknown keys are ignored.
-
-        Raises:
-            OSError: It could not be written; nothing was dropped.
-        """
         self._load()
         known = [key for key in dict.fromkeys(keys) if key in self._alive]
         if not known or self._handle is None or self._context is None:
             return
-        frame = pack(
-            Kind.DEAD, b"".join(map(KEY.pack, known)), self._context.seed, self.size, low=FORGOTTEN
-        )
+        frame = pack_forgotten(known, self._context.seed, self.size)
         write_all(self.files, self._handle, frame, self.size)
         self.size += len(frame)
         for key in known:
@@ -163,23 +240,31 @@ class DeadLetters:
             self._handle, self._context, self.size = None, None, 0
         else:
             context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
-            data = preamble(FileKind.DEAD) + context.pack(HEADER_SIZE) + context.pack(HEADER_SIZE + RUN_SIZE)
+            data = self._opening(context)
             spots = {}
             for letter in letters:
-                frame = _pack_letter(letter, context.seed, len(data))
+                frame = pack_letter(letter, context.seed, len(data))
                 spots[letter.key] = len(data), len(frame)
                 data += frame
             handle = self._create(self.path + ".new")
-            write_all(self.files, handle, data, 0)
-            self.files.sync(handle)
-            self.files.rename(self.path + ".new", self.path)
+            try:
+                write_all(self.files, handle, data, 0)
+                self.files.sync(handle)
+                self.files.rename(self.path + ".new", self.path)
+            except BaseException:
+                self.files.close(handle)
+                raise
             self._handle, self._context, self.size, self._alive = handle, context, len(data), spots
+            self.files.sync_dir(os.path.dirname(self.path))
+        self._doubted = False
         if old is not None:
             self.files.close(old)
 
     def sync(self) -> None:
-        if self._handle is not None:
-            self.files.sync(self._handle)
+        if self._doubted:
+            self._rewrite()
+        elif self._handle is not None:
+            self._sync()
 
     def close(self) -> None:
         handle, self._handle = self._handle, None

@@ -36,14 +36,15 @@ that is lost, never passes as belonging here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
-from struct import error as StructError
 from typing import Any, NamedTuple
 from zlib import crc32
 
 __all__ = [
+    "COUNT",
     "CRC",
     "EXPIRES",
     "FLAG_SHIFT",
@@ -53,6 +54,7 @@ __all__ = [
     "JOINED",
     "KIND_SHIFT",
     "MASK",
+    "MAX_FLAGS",
     "MAX_FRAME",
     "MAX_SETS",
     "OPTIONS",
@@ -191,6 +193,7 @@ def pack_json(kind: Kind, value: Any, seed: int, offset: int, *, low: int = 0, e
 
 
 def unpack_json(body: bytes) -> Any:
+    """The value in the body of a JSON frame."""
     return json.loads(body)
 
 
@@ -250,16 +253,8 @@ def unpack_records(data: bytes, at: int, length: int, meta: int) -> Records | No
             return None
         lengths = Struct(f"<{count}{'I' if meta & WIDE else 'H'}")
         found: tuple[int, ...] = lengths.unpack_from(data, at + COUNT.size)
-    except StructError:
+    except struct.error:
         return None
     at += COUNT.size + lengths.size
     return Records(options, expires, at, found) if at + sum(found) == stop else None
 
-
-def names_of(body: bytes) -> frozenset[str]:
-    """The lane names of a LANES frame."""
-    return frozenset(unpack_json(body))
-
-
-def sorted_names(lanes: Iterable[str]) -> list[str]:
-    return sorted(lanes)

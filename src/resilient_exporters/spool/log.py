@@ -1,11 +1,13 @@
-"""The log: segments in a row, the live one appended to, full ones sealed; knows what lanes were promised, not what they settled."""
+"""The log: segments in a row, the live one appended to, full ones sealed; it knows what lanes were promised."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
@@ -17,19 +19,23 @@ from .frame import (
     HEAD,
     KIND_SHIFT,
     MASK,
+    MAX_FLAGS,
     MAX_FRAME,
     MAX_SETS,
     RECORD_SIZE,
     SHIFT_SPAN,
     Context,
+    FileKind,
     Kind,
     pack_json,
     pack_many,
+    preamble,
 )
 from .segment import FAR, NEAR, Segment, Tally, write_all
 
-__all__ = ["Log", "Placing", "translated"]
+__all__ = ["Log", "Numbers", "Placing", "translated"]
 
+_pack_head, _pack_crc = HEAD.pack, CRC.pack
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 
@@ -44,32 +50,82 @@ def translated(error: OSError, doing: str, path: str) -> SpoolError:
 
 
 class Placing:
-    """Where new segments come from and go to: a directory of files here, a single file object elsewhere."""
+    """Where new segments come from and go to: a directory of files here, a single file object elsewhere.
 
-    def __init__(self, files: Files, path: str) -> None:
+    Args:
+        files: The operating system.
+        path: The live segment's path.
+        reuse: There is a file at the path already, and it holds nothing.
+    """
+
+    def __init__(self, files: Files, path: str, *, reuse: bool = False) -> None:
         self.files = files
         self.path = path
+        self.reuse = reuse
 
-    def create(self) -> int:
-        """A new, empty file for the live segment."""
-        return self.files.open(self.path, create=True)
+    def create(self, *, alone: bool) -> int:
+        """A file for the live segment, empty or with a preamble.
+
+        Args:
+            alone: No other file proves yet that the one at this path is ours.
+        """
+        handle = self.files.open(self.path, create=not self.reuse)
+        try:
+            if self.reuse:
+                self.files.truncate(handle, 0)
+            if alone:
+                # Synced before anything follows: else a power cut may leave zeros here and data behind them, which
+                # nobody can tell from a file that is something else.
+                write_all(self.files, handle, preamble(FileKind.SEGMENT), 0)
+                self.files.sync(handle)
+        except BaseException:
+            self.discard(handle)
+            raise
+        return handle
 
     def discard(self, handle: int) -> None:
         """Undo `create`."""
+        with contextlib.suppress(OSError):  # opening adopts what is left of it
+            if self.reuse:
+                self.files.truncate(handle, 0)
+            else:
+                self.files.unlink(self.path)
         self.files.close(handle)
-        self.files.unlink(self.path)
 
-    def sealed_path(self, number: int) -> str:
-        return f"{self.path}.{number:08d}"
-
-    def seal(self, segment: Segment) -> None:
-        """Move a full segment out of the way of the next one."""
-        new = self.sealed_path(segment.number)
-        self.files.rename(segment.path, new)
-        segment.path = new
+    def seal(self, segment: Segment, taken: set[str]) -> None:
+        """Move a full segment out of the way of the next one, to a name that is not taken."""
+        number = segment.number
+        while (path := f"{self.path}.{number:08d}") in taken:
+            number += 1
+        self.files.rename(segment.path, path)
+        segment.path = path
+        self.reuse = False
 
     def sync_names(self) -> None:
+        """Make the names of new and moved files safe."""
         self.files.sync_dir(os.path.dirname(self.path))
+
+
+class Numbers:
+    """Draws record numbers, from any thread and from signal handlers, without a lock."""
+
+    def __init__(self) -> None:
+        self._counter = itertools.count(1)
+        self.next = self._counter.__next__
+
+    def draw(self, count: int) -> int:
+        """Take `count` numbers that follow each other; the first."""
+        first = self.next()
+        while count > 1:
+            # One call into C takes them all; where threads run freely, somebody may still have come between.
+            last = deque(itertools.islice(self._counter, count - 1), maxlen=1).pop()
+            if last == first + count - 1:
+                break
+            first = self.next()
+        return first
+
+
+_Hot = tuple[frozenset[str], int, int, Tally, Tally, Segment, int, int, int, int, int]
 
 
 class Log:
@@ -84,7 +140,7 @@ class Log:
         segment_size: Seal a segment before it gets longer, bytes.
         room: Called with a number of bytes before they are written; returns how many may be written until it wants
             to be asked again, or raises SpoolFull.
-        draw: Takes `n` numbers and returns the first.
+        numbers: Draws numbers of that run.
     """
 
     def __init__(
@@ -95,7 +151,7 @@ class Log:
         run: int,
         segment_size: int,
         room: Callable[[int], int],
-        draw: Callable[[int], int],
+        numbers: Numbers,
     ) -> None:
         self.placing = placing
         self.files = placing.files
@@ -103,21 +159,19 @@ class Log:
         self.run = run
         self.segment_size = segment_size
         self.room = room
-        self.draw = draw
+        self.numbers = numbers
         # Number -> segment, oldest first. Appending adds, settling removes; single dictionary operations both.
         self.segments: dict[int, Segment] = {}
         self.live: Segment | None = None
         self.next_place = 1
         self.next_number = 1
         self.counts: dict[frozenset[str], Tally] = {}
-        self.names_unsynced = False
-        # What the fast path needs of the live segment.
-        self._metas: dict[tuple[frozenset[str], int], tuple[int, Tally, Tally]] = {}
-        self._handle = -1
-        self._seed = 0
-        self._soft_end = 0
+        # Nor does anyone know what the run before has synced.
+        self.names_unsynced = True
         self._mark = 0
-        self._shift = 0
+        self._pwrite = self.files.pwrite
+        # All that the fast path needs to know, for one set of lanes in the live segment.
+        self._hot: _Hot | None = None
 
     # ---------------------------------------------------------------- appending
 
@@ -133,46 +187,60 @@ class Log:
         expires: float,
     ) -> None:
         """Write records behind all others: the hot path for one plain record, else `_append`."""
-        known = self._metas.get((lanes, flags))
-        live = self.live
-        if known is None or live is None or len(payloads) != 1 or options or expires or run is not None:
+        hot = self._hot
+        if hot is None or len(payloads) != 1 or options or expires or run is not None:
             self._append(payloads, lanes, time, number, run, options, flags, expires)
             return
-        payload = payloads[0]
-        meta, here, ever = known
+        known, known_flags, meta, here, ever, live, handle, seed, base, shift, soft_end = hot
+        if lanes is not known or flags != known_flags:
+            self._heat(live, lanes, flags, soft_end)
+            if self._hot is hot:
+                self._append(payloads, lanes, time, number, run, options, flags, expires)
+            else:
+                self.append(payloads, lanes, time, number, run, options, flags, expires)
+            return
+        (payload,) = payloads
         # log: place and number
         end = live.end
-        place = self.next_place - live.base
+        place = self.next_place - base
         if number is None:
-            number = self.draw(1)
-        delta = number - place - self._shift
+            number = self.numbers.next()
+        delta = number - place - shift
         size = len(payload)
         length = RECORD_SIZE + size
-        if not 0 <= delta < SHIFT_SPAN or end + length > self._soft_end:
+        if not 0 <= delta < SHIFT_SPAN or end + length > soft_end:
             self._append(payloads, lanes, time, number, run, options, flags, expires)
             return
         # frame: header and checksum
-        head = HEAD.pack(length, meta, delta, place, time)
-        data = b"".join((CRC.pack(crc32(payload, crc32(head, (self._seed + end) & MASK))), head, payload))
+        head = _pack_head(length, meta, delta, place, time)
+        data = b"".join((_pack_crc(crc32(payload, crc32(head, (seed + end) & MASK))), head, payload))
         # files: one write
         try:
-            wrote = self.files.pwrite(self._handle, data, end)
+            wrote = self._pwrite(handle, data, end)
             if wrote != length:
-                write_all(self.files, self._handle, data[wrote:], end + wrote)
-        except OSError as error:
+                write_all(self.files, handle, data[wrote:], end + wrote)
+        except BaseException as error:
             self._take_back(live)
-            raise translated(error, "writing", live.path) from error
+            if isinstance(error, OSError):
+                raise translated(error, "writing", live.path) from error
+            raise
         # No call below: an exception thrown in from outside (Ctrl-C) finds all of it done or nothing.
         live.end = end + length
-        self.next_place += 1
-        live.next = self.next_place
+        live.next = self.next_place = place + base + 1
         here.records += 1
         here.bytes += size
         ever.records += 1
         ever.bytes += size
-        self._last_time = time
 
-    _last_time: float | None = None
+    def _heat(self, live: Segment, lanes: frozenset[str], flags: int, soft_end: int) -> None:
+        """Make the fast path one for these lanes and flags, if the live segment knows the lanes already."""
+        number = next((known for known, names in live.sets.items() if names == lanes), None)
+        here, ever = live.counts.get(lanes), self.counts.get(lanes)
+        if number is None or here is None or ever is None or live.handle is None or not 0 <= flags <= MAX_FLAGS:
+            return
+        meta = Kind.ONE << KIND_SHIFT | flags << FLAG_SHIFT | number
+        context = live.context
+        self._hot = lanes, flags, meta, here, ever, live, live.handle, context.seed, live.base, context.shift, soft_end
 
     def _append(
         self,
@@ -190,7 +258,7 @@ class Log:
         if length >= MAX_FRAME:
             raise SpoolError(f"{length} bytes at once; at most {MAX_FRAME} fit, so keep fewer records at a time")
         if number is None:
-            number = self.draw(len(payloads))
+            number = self.numbers.draw(len(payloads))
         run = self.run if run is None else run
         live = self._live_for(length, lanes)
         fresh = live is None
@@ -234,15 +302,13 @@ class Log:
         live.end = at + length
         self.next_place += len(payloads)
         live.next = self.next_place
-        live.note(lanes, len(payloads), size, time, expires)
+        live.note(lanes, len(payloads), size, expires)
         ever.records += len(payloads)
         ever.bytes += size
-        self._prepare(live, granted)
-        self._metas[lanes, flags] = (
-            Kind.ONE << KIND_SHIFT | flags << FLAG_SHIFT | set_number,
-            live.counts[lanes],
-            ever,
-        )
+        # The fast path writes numbers of our own run only.
+        self._hot = None
+        if run == self.run:
+            self._heat(live, lanes, flags, min(self.segment_size, mark, live.end + granted))
 
     @staticmethod
     def _twice(pack: Callable[[int], bytes], at: int) -> bytes:
@@ -277,11 +343,13 @@ class Log:
             shift=number - SHIFT_SPAN // 2,
         )
         try:
-            handle = self.placing.create()
+            handle = self.placing.create(alone=not self.segments)
         except OSError as error:
             raise translated(error, "creating", self.placing.path) from error
         self.names_unsynced = True
-        return Segment(self.files, self.placing.path, handle, context)
+        live = Segment(self.files, self.placing.path, handle, context)
+        live.counted = True
+        return live
 
     def _write(self, live: Segment, data: bytes, start: int, *, fresh: bool) -> int:
         """Write a slow append; how many bytes may follow without asking for room."""
@@ -289,13 +357,14 @@ class Log:
         try:
             granted = self.room(len(data))
             write_all(self.files, live.handle, data, start)
-        except OSError as error:
+        except BaseException as error:
             if fresh:
-                with contextlib.suppress(OSError):  # the error to report is the one above; opening adopts an empty file
-                    self.placing.discard(live.handle)
+                self.placing.discard(live.handle)
             else:
                 self._take_back(live)
-            raise translated(error, "writing", live.path) from error
+            if isinstance(error, OSError):
+                raise translated(error, "writing", live.path) from error
+            raise
         return granted - len(data)
 
     def _take_back(self, live: Segment) -> None:
@@ -304,13 +373,34 @@ class Log:
         with contextlib.suppress(OSError):  # then the next write covers it, and opening knows a torn tail
             self.files.truncate(live.handle, live.end)
 
-    def _prepare(self, live: Segment, granted: int) -> None:
-        """Note for the fast path what it needs of the live segment."""
-        assert live.handle is not None
-        self._handle = live.handle
-        self._seed = live.context.seed
-        self._shift = live.context.shift
-        self._soft_end = min(self.segment_size, self._mark, live.end + granted)
+    def append_frames(self, pack: Callable[[int, int], bytes]) -> int:
+        """Append frames that hold no records, as a stream does; where they begin.
+
+        Args:
+            pack: Makes them from seed and offset.
+        """
+        live = self.live
+        fresh = live is None
+        if live is None:
+            live = self._begin(self.run, 1)
+        before = live.opening() if fresh else b""
+        start = 0 if fresh else live.end
+        at = start + len(before)
+        data = before + pack(live.context.seed, at)
+        self._write(live, data, start, fresh=fresh)
+        if fresh:
+            self.live = self.segments[live.number] = live
+            self.next_number = live.number + 1
+            self._mark = NEAR
+        live.end = start + len(data)
+        return at
+
+    def forget_all(self) -> None:
+        """Drop the live segment, whose file was emptied."""
+        self._hot = None
+        if self.live is not None:
+            del self.segments[self.live.number]
+            self.live = None
 
     # ---------------------------------------------------------------- sealing, syncing
 
@@ -320,9 +410,7 @@ class Log:
         if live is None:
             return
         assert live.handle is not None
-        self._metas.clear()
-        if self._last_time is not None and live.times:
-            live.times = (live.times[0], max(live.times[1], self._last_time))
+        self._hot = None
         footer = live.footer()
         try:
             write_all(self.files, live.handle, footer, live.end)
@@ -330,13 +418,18 @@ class Log:
             # Opening will scan it instead.
             self._take_back(live)
         try:
-            self.placing.seal(live)
+            self.placing.seal(live, {segment.path for segment in self.segments.values()})
         except OSError as error:
             self._take_back(live)
             raise translated(error, "moving", live.path) from error
         live.sealed = True
         self.names_unsynced = True
         self.live = None
+
+    def resume(self, live: Segment) -> None:
+        """Go on with a live segment of an earlier run."""
+        self.live = live
+        self._mark = live.end
 
     def lanes(self) -> set[str]:
         """Names of all lanes that were promised anything since opening."""
@@ -350,3 +443,9 @@ class Log:
                 records += tally.records
                 size += tally.bytes
         return records, size
+
+    def adopt(self, segment: Segment, handle: int) -> None:
+        """Go on with another file that has the same content."""
+        segment.handle = handle
+        if segment is self.live:
+            self._hot = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
@@ -26,8 +25,6 @@ __all__ = ["Found", "Gap", "Scan", "scan", "walk"]
 
 # A run frame begins, behind its checksum, with its length and kind; that makes them quick to find.
 _RUN_MARK = FRAME.pack(0, RUN_SIZE, Kind.RUN << KIND_SHIFT, 0)[4:]
-# How many run frames lost in a row are bridged.
-_BRIDGE = 8
 # Frames that are neither records nor dead letters are shorter than this, in bytes: lane sets, footers, states.
 _SMALL = 1 << 24
 
@@ -132,17 +129,6 @@ def _run_frames(data: bytes, size: int) -> dict[int, Context]:
     return contexts
 
 
-def _candidates(contexts: dict[int, Context], ordinal: int, stray_run: int) -> Iterator[Context]:
-    """Runs that may be in force somewhere behind one with this ordinal: the known ones, then a few whose frame is lost."""
-    yield from (context for number, context in sorted(contexts.items()) if number >= ordinal)
-    known = next(iter(contexts.values()), None)
-    if known is not None:
-        for number in range(max(ordinal, 0), ordinal + _BRIDGE + 1):
-            if number not in contexts:
-                # Its records are whole but for their ids, so they get new ones that no other record has.
-                yield known._replace(ordinal=number, run=stray_run, shift=0)
-
-
 def _resync(data: bytes, size: int, start: int, place: int, candidates: list[Context]) -> tuple[int, Context] | None:
     """The first valid frame behind `start`, and its run; None when there is none.
 
@@ -178,12 +164,10 @@ def _resync(data: bytes, size: int, start: int, place: int, candidates: list[Con
     return None
 
 
-def scan(content: bytes, stray_run: int = 0) -> Scan:
+def scan(content: bytes) -> Scan:
     """Read a file from end to end, past whatever is damaged.
 
-    Args:
-        content: All of the file.
-        stray_run: Run for records whose own run frame is lost.
+    Records whose run frame is lost with all its repetitions count as damage: their ids are not known any more.
     """
     size = len(content)
     data = content + bytes(RECORD_SIZE)
@@ -213,7 +197,8 @@ def scan(content: bytes, stray_run: int = 0) -> Scan:
         if not content.strip(b"\0") or not any(memoryview(content)[at:]):
             break
         ordinal = current.ordinal if current is not None else 0
-        after = _resync(data, size, at, place, list(_candidates(result.contexts, ordinal, stray_run)))
+        later = [context for number, context in sorted(result.contexts.items()) if number >= ordinal]
+        after = _resync(data, size, at, place, later)
         if after is None:
             result.gaps.append(Gap(at, size, torn=_is_torn(data, size, at)))
             break

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterator
 from struct import Struct
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from .files import Files
 from .frame import (
+    COUNT,
+    FLAG_SHIFT,
     FRAME,
     HEADER_SIZE,
     JOINED,
     KIND_SHIFT,
     MASK,
+    MAX_FLAGS,
+    RECORD_SIZE,
     SELF_SEED,
     Context,
     FileKind,
@@ -79,19 +83,48 @@ class Entry(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A stretch of a segment, read and taken apart.
+    """A stretch of a segment with one run in force, read and checked.
 
     Args:
         data: The bytes.
-        entries: Its record frames.
+        frames: Its record frames: (at, length, meta, extra, place, time), places relative to the segment's base.
+        base: The segment's base.
+        run: Run of the numbers.
+        shift: That of the run.
         stop: Where in the file the next window begins.
         context: The run frame in force there.
     """
 
     data: bytes
-    entries: list[Entry]
+    frames: list[tuple[int, int, int, int, int, float]]
+    base: int
+    run: int
+    shift: int
     stop: int
     context: Context
+
+    def entry(self, index: int) -> Entry:
+        """A record frame, taken apart.
+
+        Raises:
+            Damaged: Its lengths do not add up, though its checksum holds.
+        """
+        at, length, meta, extra, place, time = self.frames[index]
+        records = unpack_records(self.data, at, length, meta)
+        if records is None:
+            raise Damaged
+        first = self.base + place
+        last = first + len(records.lengths) - 1
+        number = place + self.shift + extra
+        return Entry(first, last, meta & 0xFF, self.run, number, time, meta >> FLAG_SHIFT & MAX_FLAGS, records)
+
+    def entries(self) -> Iterator[Entry]:
+        """All its record frames, taken apart."""
+        return map(self.entry, range(len(self.frames)))
+
+    def last(self) -> int:
+        """Place of its last record, 0 when there is none."""
+        return self.entry(len(self.frames) - 1).last if self.frames else 0
 
 
 def write_all(files: Files, handle: int, data: bytes, offset: int) -> None:
@@ -120,7 +153,7 @@ def read_all(files: Files, handle: int, size: int, offset: int = 0) -> bytes:
 class Segment:
     """A file of the log, live or sealed.
 
-    Fields by who may change them: `end`, `next`, `context`, `counts`, `sets`, `times`, `expires` by whoever appends
+    Fields by who may change them: `end`, `next`, `context`, `counts`, `sets`, `expires` by whoever appends
     (the gate of the log), as long as the segment is live; `marks`, `done`, `gaps` by whoever reads and settles.
 
     Attributes:
@@ -146,13 +179,15 @@ class Segment:
         self.synced = 0
         self.counts: dict[frozenset[str], Tally] = {}
         self.sets: dict[int, frozenset[str]] = {}
-        self.times: tuple[float, float] | None = None
         self.expires = 0.0
         self.done: dict[str, Tally] = {}
         self.gaps: list[Gap] = []
-        self.lost = 0
+        # Places of which no frame was left at the last scan.
+        self.holes: list[tuple[int, int]] = []
         self.after_gap: dict[int, Context] = {}
         self.scanned = True
+        # Whether the lanes' accounts contain it.
+        self.counted = False
         # Places and offsets where windows begin, ascending, with the run frame in force there.
         self.marks: list[tuple[int, int, Context]] = [(context.base, HEADER_SIZE, context)]
 
@@ -193,12 +228,10 @@ class Segment:
         self.end = end
         self.sealed = True
         self.expires = said["expires"]
-        self.times = tuple(said["times"]) if said["times"] else None
         self.sets = {number: frozenset(names) for number, names in said["sets"]}
         for names, records, size in said["counts"]:
             self.counts[frozenset(names)] = Tally(records, size)
         self.gaps = [Gap(*gap) for gap in said["gaps"]]
-        self.lost = said["lost"]
         self.scanned = False
         return self
 
@@ -209,13 +242,15 @@ class Segment:
             return None
         first = found.contexts[min(found.contexts)]
         self = cls(files, path, handle, first)
+        self.end = found.end
         self.learn(content, found)
         return self
 
     def learn(self, content: bytes, found: Scan) -> None:
         """Take over sets, counts and gaps from a scan of the whole file."""
         self.gaps, self.after_gap = list(found.gaps), {}
-        self.counts, self.times, self.expires = {}, None, 0.0
+        self.counts, self.expires, self.holes = {}, 0.0, []
+        last, self.next = self.next - 1, self.base
         self.marks = [(self.base, HEADER_SIZE, found.frames[0].context if found.frames else self.context)]
         self.scanned = True
         stops = {gap.stop for gap in found.gaps}
@@ -227,26 +262,29 @@ class Segment:
                 self.after_gap[frame.at] = frame.context
             if frame.kind in JOINED:
                 self._count(content, frame.at, frame.length, frame.meta)
+        if last >= self.next:
+            self.holes.append((self.next, last))
+            self.next = last + 1
         if found.frames:
             self.context = found.frames[-1].context
-        if not self.sealed:
-            self.end = found.end
 
     def _count(self, content: bytes, at: int, length: int, meta: int) -> None:
         records = unpack_records(content, at, length, meta)
         lanes = self.sets.get(meta & 0xFF)
         if records is None or lanes is None:
             return
-        place, time = Struct("<Id").unpack_from(content, at + FRAME.size)
-        self.next = max(self.next, self.base + place + len(records.lengths))
-        self.note(lanes, len(records.lengths), sum(records.lengths), time, records.expires)
+        (place,) = COUNT.unpack_from(content, at + FRAME.size)
+        place += self.base
+        if place > self.next:
+            self.holes.append((self.next, place - 1))
+        self.next = max(self.next, place + len(records.lengths))
+        self.note(lanes, len(records.lengths), sum(records.lengths), records.expires)
 
-    def note(self, lanes: frozenset[str], records: int, size: int, time: float, expires: float) -> None:
+    def note(self, lanes: frozenset[str], records: int, size: int, expires: float) -> None:
         """Count records that were found."""
         tally = self.counts.setdefault(lanes, Tally())
         tally.records += records
         tally.bytes += size
-        self.times = (min(self.times[0], time), max(self.times[1], time)) if self.times else (time, time)
         if expires:
             self.expires = min(self.expires or expires, expires)
 
@@ -259,14 +297,22 @@ class Segment:
             "next": self.next,
             "sets": [[number, sorted(lanes)] for number, lanes in self.sets.items()],
             "counts": [[sorted(lanes), tally.records, tally.bytes] for lanes, tally in self.counts.items()],
-            "times": self.times,
             "expires": self.expires,
             "gaps": [list(gap) for gap in self.gaps],
-            "lost": self.lost,
         }
         mark = TRAILER.pack(self.end, crc32(TRAILER.pack(self.end, 0, TRAILER_MARK)), TRAILER_MARK)
         body = pack_json(Kind.FOOTER, said, 0, 0)[FRAME.size :] + mark
         return pack(Kind.FOOTER, body, SELF_SEED, self.end)
+
+    def seal_again(self) -> None:
+        """Write down what a scan found out about a sealed segment, in the place of its old footer.
+
+        Raises:
+            OSError: It cannot be written; the next opening has to scan again.
+        """
+        assert self.handle is not None
+        self.files.truncate(self.handle, self.end)
+        write_all(self.files, self.handle, self.footer(), self.end)
 
     # ---------------------------------------------------------------- reading
 
@@ -312,22 +358,21 @@ class Segment:
                 break
         if offset >= end:
             return None
-        data, entries, stop, context = self._entries(offset, end, context, CHUNK)
-        if entries and stop - self.marks[-1][1] >= CHUNK // 2:
-            self.marks.append((entries[-1].last + 1, stop, context))
-        return Window(data, entries, stop, context)
+        window = self._read(offset, end, context, CHUNK)
+        if window.frames and window.stop - self.marks[-1][1] >= CHUNK // 2:
+            self.marks.append((window.last() + 1, window.stop, window.context))
+        return window
 
-    def _entries(self, offset: int, end: int, context: Context, size: int) -> tuple[bytes, list[Entry], int, Context]:
+    def _read(self, offset: int, end: int, context: Context, size: int) -> Window:
         assert self.handle is not None
         data = read_all(self.files, self.handle, min(size, end - offset), offset)
         have = len(data)
-        data += bytes(24)
-        entries: list[Entry] = []
-        at = 0
+        data += bytes(RECORD_SIZE)
+        now, at = context, 0
+        frames: list[tuple[int, int, int, int, int, float]] = []
         while at < have:
-            frames, stop = walk(data, have, at, offset, context.seed)
-            self._add(entries, data, frames, context)
-            at = stop
+            found, at = walk(data, have, at, offset, now.seed)
+            frames += found
             if at + FRAME.size > have:
                 break
             crc, length, meta, _ = FRAME.unpack_from(data, at)
@@ -337,43 +382,43 @@ class Segment:
                 raise Damaged
             if meta >> KIND_SHIFT == Kind.RUN:
                 context = Context.unpack(data[at + FRAME.size : at + length])
-            at += max(length, FRAME.size)
+                if context.ordinal != now.ordinal:
+                    if frames:
+                        # One run a window: the next one begins with this very frame.
+                        context = now
+                        break
+                    now = context
+            at += length
         if at == 0:
             # Not even one frame fits: read as much as it says it has, if the segment has that.
             length = FRAME.unpack_from(data)[1] if have >= FRAME.size else 0
             if not size < length <= end - offset:
                 raise Damaged
-            return self._entries(offset, end, context, length)
-        return data, entries, offset + at, context
+            return self._read(offset, end, context, length)
+        records = self._without_others(data, frames)
+        return Window(data, records, self.base, now.run, now.shift, offset + at, context)
 
-    def _add(self, entries: list[Entry], data: bytes, frames: Iterable[Any], context: Context) -> None:
-        base, run, shift = self.base, context.run, context.shift
-        one = Kind.ONE << KIND_SHIFT
-        for at, length, meta, extra, place, time in frames:
-            if meta < one + 0x400:
-                # The common frame: one record without options or expiry.
-                records = Records(b"", 0.0, at + 24, (length - 24,))
-                first = last = base + place
-            elif meta >> KIND_SHIFT in JOINED:
-                unpacked = unpack_records(data, at, length, meta)
-                if unpacked is None:
-                    raise Damaged
-                records = unpacked
-                first = base + place
-                last = first + len(records.lengths) - 1
-            else:
-                if meta >> KIND_SHIFT == Kind.LANES:
-                    self.sets.setdefault(meta & 0xFF, frozenset(unpack_json(data[at + FRAME.size : at + length])))
-                continue
-            entries.append(Entry(first, last, meta & 0xFF, run, place + shift + extra, time, meta >> 8 & 3, records))
+    def _without_others(self, data: bytes, frames: list[Any]) -> list[Any]:
+        """The record frames; lane sets are noted, all else is for others."""
+        below = Kind.RUN << KIND_SHIFT
+        if max((frame[2] for frame in frames), default=0) < below:
+            return frames
+        for at, length, meta, *_ in frames:
+            if meta >> KIND_SHIFT == Kind.LANES:
+                self.sets.setdefault(meta & 0xFF, frozenset(unpack_json(data[at + FRAME.size : at + length])))
+        return [frame for frame in frames if frame[2] < below]
 
     def content(self) -> bytes:
         """All of the file up to the end that counts, for a scan."""
         assert self.handle is not None
         return read_all(self.files, self.handle, self.end)
 
-    def rescan(self, stray_run: int) -> Scan:
+    def rescan(self) -> Scan:
         content = self.content()
-        found = scan(content, stray_run)
+        found = scan(content)
+        covered = max(found.end, found.gaps[-1].stop if found.gaps else 0)
+        if covered < self.end:
+            # Zeros at the end are no gap in a file that was just opened, but here frames stood.
+            found.gaps.append(Gap(covered, self.end))
         self.learn(content, found)
         return found

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping
 from struct import Struct
+from typing import Protocol
 
 from .cursor import Places
 from .files import Files
@@ -14,13 +15,44 @@ from .interface import Fate
 from .scan import Scan, scan
 from .segment import read_all, write_all
 
-__all__ = ["State", "StateFrames", "load_states"]
+__all__ = ["State", "StateFrames", "StateKeeper", "load_states"]
 
 # Rewritten when longer than this and than four times what it would be when written anew, bytes.
 GROWN = 1 << 16
 RANGE = Struct("<QQ")
 # The lower bits of `meta` in a state frame: a lane as a whole, or with SETTLED + fate, ranges that it settled.
 LANE, SETTLED = 0, 0x10
+
+
+class StateKeeper(Protocol):
+    """Where what lanes settled is written down.
+
+    Attributes:
+        path: Its name, for messages.
+        size: Bytes in use.
+    """
+
+    path: str
+    size: int
+
+    def write(self, name: str, fate: Fate, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
+        """Note that a lane settled ranges.
+
+        Args:
+            name: The lane; "" for none, to write what could not be written before.
+            fate: How.
+            ranges: What it settled.
+            lanes: All lanes with all they have settled, these ranges included.
+
+        Raises:
+            OSError: It could not be written; the next call writes all lanes.
+        """
+
+    def sync(self) -> None:
+        """Return when what was written is safe against a power cut."""
+
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 class StateFrames:
@@ -72,8 +104,7 @@ def load_states(content: bytes, found: Scan) -> tuple[dict[str, Places], dict[st
 class State:
     """The state in a file of its own.
 
-    Not safe for use from several threads at once. What cannot be written is remembered by its owner and written with
-    the next call: `write` says whether it was.
+    Not safe for use from several threads at once.
 
     Args:
         path: The state file; made when something is first written.
@@ -110,17 +141,6 @@ class State:
         return lanes, context.spool if context else None
 
     def write(self, name: str, fate: Fate, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
-        """Note that a lane settled ranges.
-
-        Args:
-            name: The lane.
-            fate: How.
-            ranges: What it settled.
-            lanes: All lanes with all they have settled, these ranges included.
-
-        Raises:
-            OSError: It could not be written; the next call writes all lanes.
-        """
         handle = self._handle
         if handle is None or self._stale or name not in self._frames.indexes or self.size > max(GROWN, 4 * self._small):
             self._rewrite(lanes)
@@ -164,7 +184,6 @@ class State:
             return self.files.open(path, create=True)
 
     def sync(self) -> None:
-        """Return when what was written is safe against a power cut."""
         if self._handle is not None:
             self.files.sync(self._handle)
 

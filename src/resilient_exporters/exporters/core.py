@@ -1,0 +1,327 @@
+"""What the library does for one exporter, kept in one object so that its author may use any attribute name."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from resilient_exporters.delivery.clock import Clock, SystemClock
+from resilient_exporters.delivery.engine import Engine, Settings, Shipment
+from resilient_exporters.delivery.lane import Source
+from resilient_exporters.delivery.process import Birth, refuse_fork
+from resilient_exporters.delivery.reentry import at_work, inside
+from resilient_exporters.exceptions import DataTypeError, InvalidConfigError, PoolClosed, SpoolInUse
+from resilient_exporters.exporters.binding import Binding
+from resilient_exporters.exporters.ending import end, watch
+from resilient_exporters.exporters.location import default_location
+from resilient_exporters.exporters.packing import Packer, private_copy
+from resilient_exporters.records import ExportResult, RecordId
+from resilient_exporters.spool.backed import BackedSpool
+from resilient_exporters.spool.interface import Spool
+from resilient_exporters.spool.memory import MemorySpool
+
+if TYPE_CHECKING:
+    from resilient_exporters.exporters.exporter import Exporter
+
+__all__ = ["Core"]
+
+
+class Core:
+    """The private side of an exporter that is alone: settings, the engine that delivers, the pool it may be in.
+
+    Attributes:
+        settings: What the user chose.
+        function: The transform given, or None.
+        memory: Whether what is kept waits in memory.
+        tmp_file: Where it waits otherwise; None = the default place.
+        given_name: The name that the user gave, or None.
+        joined_name: Its name in the pool that it is in, or None.
+        connected: Whether `open` was called, and no `close` since.
+        closing: Whether the exporter's own `close` runs.
+        closed: Whether the user closed it.
+    """
+
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = weakref.ref(exporter)
+        self.settings = Settings()
+        self.function: Callable[[Any], Any] | None = None
+        self.memory = True
+        self.tmp_file: Path | BinaryIO | None = None
+        self.given_name: str | None = None
+        self.joined_name: str | None = None
+        self.connected = self.closing = self.closed = False
+        self.clock: Clock = SystemClock()
+        self._pool: weakref.ref[Exporter] | None = None
+        self._engine: Engine | None = None
+        self._spool: Spool | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._born = Birth.now
+        self._numbers = itertools.count(1)
+
+    def claim(self) -> None:
+        """Take hold of a file that the user named; a pool of its own does so when it starts."""
+        if not self.memory and self.tmp_file is not None:
+            self._spool = self._open_file()
+
+    def next_id(self) -> RecordId:
+        """An id for a record that does not come from an engine."""
+        return RecordId(0, next(self._numbers))
+
+    def lane(self) -> str:
+        """The name of its lane, in whatever pool."""
+        pool = self.pool
+        return self.name if pool is None or not pool._rex.pool else f"{pool._rex.lane()}/{self.name}"
+
+    @property
+    def exporter(self) -> Exporter:
+        exporter = self._exporter()
+        assert exporter is not None  # whoever asks was reached through it
+        return exporter
+
+    @property
+    def name(self) -> str:
+        return self.joined_name or self.given_name or self.exporter.target_name()
+
+    # The pool it is in
+
+    @property
+    def pool(self) -> Exporter | None:
+        """The live pool it is in."""
+        pool = self._pool() if self._pool is not None else None
+        return pool if pool is not None and not pool._rex.closed else None
+
+    def join(self, pool: Exporter, name: str) -> list[Source]:
+        """Belong to a pool from now on; what was kept so far, for the pool to deliver."""
+        brought = self._hand_over()
+        self._pool, self.joined_name, self.closed = weakref.ref(pool), name, False
+        return brought
+
+    def leave(self) -> None:
+        """Be free again."""
+        self._pool = self.joined_name = None
+
+    def _hand_over(self) -> list[Source]:
+        engine = self._engine
+        if engine is None and not self.memory and not self.closed:
+            engine = self.engine()
+        if engine is None:
+            return []
+        self._engine = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        spool = engine.release()
+        return [Source(spool, lane, brought=True) for lane in spool.owing()]
+
+    def leaves(self, path: str) -> Iterator[tuple[str, Exporter]]:
+        """The exporters that lanes are for, by path."""
+        yield path, self.exporter
+
+    # The engine
+
+    def engine(self) -> Engine:
+        """The engine that delivers when it is in no pool, started when first needed.
+
+        Raises:
+            PoolClosed, PoolForked: It was closed, or belongs to the process that this one was forked from.
+        """
+        if not self.ours():
+            refuse_fork(self.name)
+        if self.closed:
+            raise PoolClosed(f"{self.name} was closed; make a new one")
+        if self._engine is None:
+            self._engine = self._start()
+            self._finalizer = watch(self.exporter, self._engine)
+        return self._engine
+
+    def _start(self) -> Engine:
+        exporter = self.exporter
+        engine = Engine(self.name, self.settings, self.open_spool(), self.clock)
+        engine.add(self.name, Binding(exporter, exporter, hold=False))
+        return engine
+
+    def open_spool(self) -> Spool:
+        """Where what is kept waits; what `claim` opened already, else opened now."""
+        spool, self._spool = self._spool, None
+        if self.memory:
+            return MemorySpool(limit_bytes=self.settings.limits.in_memory())
+        return spool or self._open_file()
+
+    def _open_file(self) -> Spool:
+        """The file, or file object, that holds what is kept."""
+        from resilient_exporters.spool import FileSpool, StreamSpool  # most programs never need them: import in time
+
+        limits, place = self.settings.limits, self.tmp_file
+        if place is not None and not isinstance(place, Path):
+            return StreamSpool(place, owner=self.name, limit_bytes=limits.bytes)
+        try:
+            return FileSpool(
+                place or default_location(self.name),
+                owner=self.name,
+                limit_bytes=limits.bytes,
+                free_floor=limits.free_floor,
+                make_parents=place is None,
+            )
+        except SpoolInUse as error:
+            if place is not None:
+                raise
+            raise SpoolInUse(f"{error}; give this one a name of its own (`name=`) or a file (`tmp_file=`)") from error
+
+    # The way of a record
+
+    def send(self, data: Any, kwargs: dict[str, Any]) -> dict[str, ExportResult] | None:
+        """Check, transform a private copy, encode, hand to the engine; results by lane, None in the background."""
+        engine = self.engine()
+        reentrant = inside.calls > 0
+        with at_work:
+            return engine.send(self.shipments(engine, data, kwargs), reentrant)
+
+    def shipments(self, engine: Engine, data: Any, kwargs: dict[str, Any]) -> list[Shipment]:
+        """What is to be sent, packed for the lanes that it is for."""
+        if data is None:
+            raise DataTypeError("data is None: there is nothing to send")
+        self.check_keywords(engine, kwargs)
+        packer = Packer(engine, kwargs, self.memory)
+        return [self._packed(packer, transformer, data, lanes) for transformer, lanes in self.plan()]
+
+    def _packed(self, packer: Packer, transformer: Exporter | None, data: Any, lanes: list[str]) -> Shipment:
+        return packer.pack(data, lanes) if transformer is None else packer.pack_for(transformer, data, lanes)
+
+    def plan(self) -> list[tuple[Exporter | None, list[str]]]:
+        """Whose transform applies to which lanes."""
+        return [(self.exporter if self.exporter.has_transform() else None, [self.name])]
+
+    def check_keywords(self, engine: Engine, kwargs: dict[str, Any]) -> None:
+        """Refuse a keyword that no exporter takes."""
+        targets = [lane.target for lane in engine.lanes.values()]
+        for name in kwargs:
+            if name == "data":
+                raise TypeError("send() got multiple values for argument 'data'")
+            if targets and not any(target.accepted({name: None}) for target in targets):
+                raise TypeError(f"send() got an unexpected keyword argument {name!r}: no exporter of {self.name} takes it")
+
+    def transformed(self, data: Any) -> Any:
+        """What the exporter's transform makes of a private copy."""
+        return self.exporter.transform(private_copy(data))
+
+    # What is kept
+
+    def send_unsent(self, path: str = "") -> list[ExportResult]:
+        """Make a pass over what is owed, for the lanes at and below a path."""
+        pool = self.pool
+        if pool is not None:
+            return pool._rex.send_unsent(_below(self.name, path))
+        engine = self.engine()
+        if inside.calls:
+            return []
+        with at_work:
+            return engine.send_unsent([lane for lane in engine.lanes if _is_at(lane, path)])
+
+    def has_unsent(self, path: str = "") -> bool:
+        """Whether anything is owed at or below a path."""
+        pool = self.pool
+        if pool is not None:
+            return pool._rex.has_unsent(_below(self.name, path))
+        engine = self._engine if self.closed else self.engine()
+        return engine is not None and any(_is_at(lane, path) for lane in engine.owing())
+
+    def save(self, data: Any, kwargs: dict[str, Any], name: str) -> None:
+        """Keep a record for the exporter of that name, or for all when it is this one's own."""
+        pool = self.pool
+        if pool is not None:
+            self.check_name(name)
+            pool._rex.save(data, kwargs, self.name if name == self.name else _below(self.name, name))
+            return
+        engine = self.engine()
+        if data is None:
+            raise DataTypeError("data is None: there is nothing to keep")
+        lanes = self.lanes_named(engine, name)
+        with at_work:
+            engine.save(Packer(engine, dict(kwargs or {}), self.memory).parcel(data), lanes)
+
+    def check_name(self, name: str) -> None:
+        """Raise unless an exporter of that name is here."""
+        if name != self.name:
+            raise InvalidConfigError(f"{self.name} has no exporter named {name!r}")
+
+    def lanes_named(self, engine: Engine, name: str) -> list[str]:
+        self.check_name(name)
+        return list(engine.lanes)
+
+    def set_memory(self, memory: bool) -> None:
+        """Move what is kept to memory or to the file."""
+        if memory == self.memory:
+            return
+        if self.pool is None:
+            engine = self.engine()
+            with at_work:
+                self._to_memory(engine) if memory else self._to_file(engine)
+        self.memory = memory
+
+    def _to_memory(self, engine: Engine) -> None:
+        engine.switch(BackedSpool(engine.spool, limit_bytes=self.settings.limits.in_memory()))
+
+    def _to_file(self, engine: Engine) -> None:
+        if isinstance(engine.spool, BackedSpool):
+            engine.switch_back()
+            return
+        file = self._open_file()
+        try:
+            engine.switch(file)
+        except BaseException:
+            file.close()
+            raise
+
+    # Life
+
+    def ours(self) -> bool:
+        """Whether it was made in this process, and not in the one that this was forked from."""
+        return self._born is Birth.now
+
+    def flush(self, timeout: float | None) -> bool:
+        """Deliver what can be delivered; whether nothing is left."""
+        if self.pool is not None or inside.calls:
+            return not self.has_unsent()
+        engine = self.engine()
+        with at_work:
+            return engine.flush(timeout)
+
+    def close(self, timeout: float) -> None:
+        """Let go of everything, once; in a forked child of nothing."""
+        if not self.ours():
+            return
+        if self.pool is None and not self.closed:
+            self.closed = True
+            if self._engine is not None:
+                end(self._engine, timeout, dropped=False)
+            elif self._spool is not None:
+                self._spool.close()
+        self.disconnect()
+
+    def connect(self) -> None:
+        """Call the exporter's `open` unless the connection is there."""
+        if not self.connected:
+            self.exporter.open()
+            self.connected = True
+
+    def disconnect(self) -> None:
+        """Call the exporter's own `close`."""
+        self.connected, self.closing = False, True
+        try:
+            self.exporter.close()
+        finally:
+            self.closing = False
+
+    def owed(self) -> int:
+        """Records owed, for `repr`."""
+        return sum(self._engine.owing().values()) if self._engine is not None else 0
+
+
+def _below(name: str, path: str) -> str:
+    return f"{name}/{path}" if path else name
+
+
+def _is_at(lane: str, path: str) -> bool:
+    return not path or lane == path or lane.startswith(f"{path}/")

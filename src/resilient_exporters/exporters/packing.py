@@ -1,0 +1,79 @@
+"""Makes parcels of what users send: the private snapshot, and a transform's outcome, each once per send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resilient_exporters import codec
+from resilient_exporters.delivery.engine import Engine, Shipment
+from resilient_exporters.delivery.parcel import Parcel, copied
+from resilient_exporters.exceptions import DataTypeError
+from resilient_exporters.spool.interface import Flag, Opaque, Payload
+
+if TYPE_CHECKING:
+    from resilient_exporters.exporters.exporter import Exporter
+
+__all__ = ["Packer", "private_copy"]
+
+
+class Packer:
+    """Packs the data of one send.
+
+    Args:
+        engine: Numbers the parcels.
+        kwargs: The keyword arguments of the send.
+        memory: Whether what no codec can write may travel as it is.
+
+    Raises:
+        DataTypeError: A keyword argument cannot be kept.
+    """
+
+    def __init__(self, engine: Engine, kwargs: dict[str, Any], memory: bool) -> None:
+        self._engine = engine
+        self._kwargs = kwargs
+        self._memory = memory
+        self._options: bytes | None = b""
+        if kwargs:
+            try:
+                self._options = codec.encode_options(kwargs)
+            except DataTypeError:
+                if not memory:
+                    raise
+                self._options = None
+
+    def pack(self, data: Any, lanes: list[str]) -> Shipment:
+        """Data as it is to be sent, for some lanes."""
+        return Shipment(self.parcel(data), lanes)
+
+    def pack_for(self, transformer: Exporter, data: Any, lanes: list[str]) -> Shipment:
+        """Run an exporter's own transform; when it raises, the record is kept as it came, to be transformed later."""
+        try:
+            changed = transformer.transform(private_copy(data))
+        except Exception as error:
+            return Shipment(self.parcel(data, Flag.RAW), lanes, {lane: error for lane in lanes})
+        return self.pack(changed, lanes)
+
+    def parcel(self, data: Any, flags: int = 0) -> Parcel:
+        """The record, with the next number."""
+        payload = self.payload(data)
+        if self._options is None:
+            data = payload.data if isinstance(payload, Opaque) else codec.decode(payload)
+            return self._engine.parcel(Opaque((data, copied(self._kwargs))), b"", flags | Flag.BUNDLED)
+        return self._engine.parcel(payload, self._options, flags)
+
+    def payload(self, data: Any) -> Payload:
+        """The one private snapshot of the data."""
+        try:
+            return codec.encode(data)
+        except DataTypeError:
+            if not self._memory:
+                raise
+            return Opaque(copied(data))
+
+
+def private_copy(data: Any) -> Any:
+    """An equal object that a transform may change as it likes."""
+    try:
+        return codec.decode(codec.encode(data))
+    except DataTypeError:
+        return copied(data)
