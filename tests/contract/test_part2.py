@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -262,6 +263,50 @@ def test_refused_records_concern_these_only(make_pool: MakePool) -> None:
     assert not pool.has_unsent_data()
     (lane,) = pool.status().exporters
     assert (3, 1, 0) == (lane.delivered, lane.dead, lane.owed)
+
+
+def test_many_refusals_in_a_row_mean_misconfigured(make_pool: MakePool) -> None:
+    """A target that suddenly refuses everything, as after a changed schema, is held: not all become dead letters."""
+    target = MemoryBatchExporter("t", refuse=lambda data: True)
+    pool = make_pool([target])
+    pool.send_many(range(20_000))
+    pool.send_unsent_data()
+    (lane,) = pool.status().exporters
+    assert lane.dead < 10_000
+    assert lane.owed == 20_000 - lane.dead
+    target.refuse = None
+    pool.send_unsent_data()
+    assert 20_000 - lane.dead == len(target.got)
+
+
+def test_retry_after_is_honoured_in_the_background(make_pool: MakePool) -> None:
+    """In the background a target that asks for a pause is left alone for that long, and tried again after it."""
+    target = MemoryBatchExporter("t", error=rex.TargetDown("busy", retry_after=0.3))
+    pool = make_pool([target], *BACKGROUND)
+    pool.send(1)
+    target.wait_for_calls(1)
+    asked = time.monotonic()
+    target.error = None
+    pool.send(2)
+    target.wait_for(2)
+    assert time.monotonic() - asked >= 0.25
+    assert [1, 2] == target.got
+
+
+def test_a_dead_target_delays_nobody(make_pool: MakePool) -> None:
+    """In the background, targets that hang or are down delay neither another target nor `send`."""
+    hung, dead, well = MemoryBatchExporter("hung"), MemoryBatchExporter("dead", up=False), MemoryBatchExporter("well")
+    hung.hang()
+    pool = make_pool([hung, dead, well], None, 3, False)
+    try:
+        started = time.monotonic()
+        for number in range(300):
+            pool.send(number)
+        well.wait_for(300)
+        assert time.monotonic() - started < 2.0
+        assert list(range(300)) == well.got
+    finally:
+        hung.release()
 
 
 def test_a_refusal_is_in_the_result(make_pool: MakePool) -> None:

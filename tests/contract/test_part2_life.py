@@ -231,6 +231,20 @@ def test_a_byte_budget_raises_by_default(make_pool: MakePool, tmp_path: Path, us
     assert list(range(kept)) == [data["i"] for data in target.got]
 
 
+def test_drop_newest_is_counted_and_reported(make_pool: MakePool) -> None:
+    """With `when_full="drop_newest"` the oldest stay; what is dropped is counted, and its result says not kept."""
+    target = MemoryExporter("t", up=False)
+    pool = make_pool([target], limits=rex.Limits(bytes=100_000, when_full="drop_newest"), manual_reexport=True)
+    kept = [pool.send({"i": number, "pad": "x" * 1000})[0].kept for number in range(300)]
+    owed = kept.count(True)
+    assert [True] * owed + [False] * (300 - owed) == kept
+    (lane,) = pool.status().exporters
+    assert (owed, 300 - owed) == (lane.owed, lane.dropped)
+    target.up = True
+    pool.send_unsent_data()
+    assert list(range(owed)) == [data["i"] for data in target.got]
+
+
 def test_drop_oldest_is_counted_and_announced(make_pool: MakePool, caplog: pytest.LogCaptureFixture) -> None:
     """With `when_full="drop_oldest"` the newest stay; what was dropped is counted and announced."""
     target = MemoryExporter("t", up=False)

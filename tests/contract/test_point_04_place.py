@@ -81,6 +81,7 @@ def test_a_binary_file_object_holds_what_is_kept(make_pool: MakePool, make_file:
             pool.send({"i": number}, table=f"t{number % 2}")
         assert file.seek(0, io.SEEK_END) > 0
         target.up = True
+        pool.send_unsent_data()
         pool.send({"i": 50}, table="t0")
         assert [{"i": number} for number in range(51)] == target.got
         assert not pool.has_unsent_data()

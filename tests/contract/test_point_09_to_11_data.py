@@ -56,7 +56,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, (set, frozenset)):
-        return a == b and Counter(map(shape, a)) == Counter(map(shape, b))
+        return bool(a == b and Counter(map(shape, a)) == Counter(map(shape, b)))
     if isinstance(a, datetime):
         return bool((a, a.utcoffset(), a.fold, str(a.tzinfo)) == (b, b.utcoffset(), b.fold, str(b.tzinfo)))
     if isinstance(a, Decimal):

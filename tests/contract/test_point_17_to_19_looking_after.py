@@ -34,11 +34,10 @@ def test_each_send_looks_after_what_is_owed(
 
 def test_a_large_backlog_goes_out(make_pool: MakePool) -> None:
     """A thousand kept records and the new one go out with one `send`, flat and in order."""
-    target = MemoryExporter(up=False)
+    target = MemoryExporter()
     pool = make_pool([target])
     for number in range(1000):
-        pool.send(number)
-    target.up = True
+        pool.save_unsent_data(number, {}, target.name)
     assert [(None, True)] == pool.send(1000)
     assert list(range(1001)) == target.got
 

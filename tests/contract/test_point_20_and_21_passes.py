@@ -163,6 +163,7 @@ def test_order_holds_when_the_target_was_down(make_pool: MakePool, sends: int, k
     target.up = True
     for number in range(sends, sends + 5):
         pool.send(number)
+    pool.send_unsent_data()
     assert list(range(sends + 5)) == target.got
 
 

@@ -208,6 +208,7 @@ def test_connection_is_kept(server: Server, exporter: MakeExporter, batch: MakeB
         ("", "x", "/x"),
         ("/in", "x/y", "/in/x/y"),
         ("/in/", "/x", "/in/x"),
+        ("/in?k=v", "", "/in?k=v"),
         ("/in?k=v&w", "x", "/in/x?k=v&w"),
         ("/in", "a b?c#d", "/in/a%20b%3Fc%23d"),
         ("/in", "a%20b", "/in/a%20b"),
@@ -347,7 +348,7 @@ def test_unknown_host(batch: MakeBatch) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_reply_swallowed(server: Server, exporter: MakeExporter, batch: MakeBatch, method: str) -> None:
-    """When the server took a batch but its answer was lost, the repetition is the engine's, with the same key and body."""
+    """When a batch arrived but its answer was lost, only the next export repeats it, with the same key and body."""
     server.replies = [Reply(0)]
     target = exporter(batch=True, method=method)
     with pytest.raises(TargetDown):

@@ -393,6 +393,18 @@ def test_old_runs_are_forgotten(
     )
 
 
+def test_young_runs_are_kept(
+    path: Path, exporter: MakeExporter, batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many newer runs there are, the numbers of a run of the last months stay."""
+    monkeypatch.setattr("resilient_exporters.exporters.sqlite._KEPT_ROWS", 0)
+    target = exporter()
+    for run in range(1, 5):
+        target.export(batch("x", run=run))
+    target.export(batch("x", run=1))
+    assert ["x"] * 4 == query(path, "select data from records")
+
+
 # What goes wrong
 
 

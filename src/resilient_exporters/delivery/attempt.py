@@ -108,8 +108,8 @@ def _judge(result: object) -> Outcome:
 
 def _refused(error: RecordsRefused, count: int) -> Outcome:
     """Take a refusal at its word, but for indexes that no record has."""
-    permanent = {i: str(r) for i, r in error.permanent.items() if isinstance(i, int) and 0 <= i < count}
-    later = {i: str(r) for i, r in error.later.items() if isinstance(i, int) and 0 <= i < count and i not in permanent}
+    permanent = {index: str(reason) for index, reason in error.permanent.items() if index in range(count)}
+    later = {i: str(reason) for i, reason in error.later.items() if i in range(count) and i not in permanent}
     if not permanent and not later:
         return Again(ExportError(f"the exporter refused records that are not in the batch of {count}"))
     return Refused(bare(error), permanent, later)

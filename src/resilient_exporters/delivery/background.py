@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.lane import Lane, Step
+from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.workers import Workers
 from resilient_exporters.exceptions import PoolClosed
 from resilient_exporters.records import ExportResult
@@ -36,6 +37,7 @@ class _Seat:
         forced: Whether the next run starts a pass, however long the pause should be.
         retry_at: `clock.now()` of the next pass over what was left behind; 0 = nothing was.
         blocked: Whether nothing may be tried before `retry_at`.
+        passing: Whether a pass over what was left behind is under way.
         ticket: Counts plans, so that an old one is known when its time comes.
         watched: Whether somebody will look whether its call is over in time.
         collecting: Lists that get the results of the next pass, with the event that tells its end.
@@ -49,6 +51,7 @@ class _Seat:
     retry_at: float = 0.0
     blocked: bool = False
     ticket: int = 0
+    passing: bool = False
     watched: bool = False
     collecting: list[tuple[list[ExportResult], threading.Event]] = field(default_factory=list)
 
@@ -57,16 +60,19 @@ class Background:
     """Runs lanes on up to `limit` threads.
 
     Args:
-        limit: Calls into exporters that may run at once, those older than a second not counted.
+        settings: What the user chose; up to `num_threads` calls into exporters run at once, those older than a second
+            not counted.
         clock: Tells the time.
         name: The pool's, for the threads' names.
+        expire: Drops what has outlived its time.
     """
 
-    def __init__(self, limit: int, clock: Clock, name: str) -> None:
-        self.workers = Workers(limit, _GRACE, clock, name)
+    def __init__(self, settings: Settings, clock: Clock, name: str, expire: Callable[[], None]) -> None:
+        self.workers = Workers(settings.num_threads, _GRACE, clock, name)
+        self._settings = settings
+        self._expire = expire
         self.asleep = False
         """Whether some lane is idle, so that a record just kept must wake it. Read without a lock."""
-        self.manual = False
         self.connected: Callable[[], bool] = lambda: True
         self.progress = threading.Condition(threading.Lock())
         """Notified whenever a lane has made a step or comes to rest."""
@@ -107,12 +113,26 @@ class Background:
                 self._plan_locked(seat, 0.0)
         return done
 
-    def stuck(self) -> list[str]:
-        """Lanes whose exporter has not returned within its time-out."""
-        now = self._clock.now()
-        with self._lock:
-            seats = list(self._seats.values())
-        return [s.lane.name for s in seats if (since := s.lane.since) is not None and now - since > s.lane.target.timeout]
+    def passes(self, lanes: list[Lane]) -> list[ExportResult]:
+        """Have lanes make a pass at once, and wait for the end of all, for a hung one as long as one attempt may take."""
+        collected: list[list[ExportResult]] = [[] for _ in lanes]
+        events = [self.force(lane.name, results) for lane, results in zip(lanes, collected, strict=True)]
+        for lane, done in zip(lanes, events, strict=True):
+            done.wait(lane.target.timeout)
+        return [result for results in collected for result in list(results)]
+
+    def drain(self, lanes: list[Lane], ends: float | None) -> bool:
+        """Have lanes try at once, and wait until nothing is owed; False when the time is over before."""
+        for lane in lanes:
+            if lane.owed():
+                self.force(lane.name, [])
+        with self.progress:
+            while any(lane.owed() for lane in lanes):
+                left = None if ends is None else ends - self._clock.now()
+                if left is not None and left <= 0:
+                    return False
+                self.progress.wait(left)
+        return True
 
     def next_attempt(self, name: str) -> float | None:
         """Seconds until the lane's next planned pass; None when there is none."""
@@ -161,39 +181,63 @@ class Background:
             rests = rest is None or (not seat.blocked and rest > 0)
             if rests:
                 seat.idle = self.asleep = True
-        if rests and not self.manual and seat.lane.more():
+        if rests and seat.lane.more():
             self.wake()
 
     def _turn(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
         """Step the lane until it must wait; the seconds it must, or None for until something new arrives."""
-        lane, clock = seat.lane, self._clock
-        if self.manual and not forced:
-            return None
-        if not forced and not self.connected():
+        lane = seat.lane
+        if not forced and not self._settings.manual and not self.connected():
             return _ASK_AGAIN
-        if not lane.lock.acquire(timeout=lane.target.timeout):
+        if not lane.enter(lane.target.timeout):
             return lane.target.timeout
         try:
-            now = clock.now()
+            self._expire()
+            if self._settings.manual:
+                self._turn_by_hand(lane, forced, lists)
+                return None
+            now = self._clock.now()
             if forced or (seat.retry_at and now >= seat.retry_at):
                 lane.begin_pass()
-                seat.retry_at, seat.blocked = 0.0, False
+                seat.retry_at, seat.blocked, seat.passing = 0.0, False, True
             elif seat.blocked:
                 return max(seat.retry_at - now, 0.0)
-            ends = now + _TURN
-            while True:
-                collected: list[ExportResult] | None = [] if lists else None
-                step = lane.step(collected)
-                for results in lists:
-                    results.extend(collected or ())
-                if step is not Step.MORE:
-                    return self._pass_over(seat, step)
-                if not lists and clock.now() >= ends:
-                    with self.progress:
-                        self.progress.notify_all()
-                    return 0.0
+            return self._steps(seat, lists, now + _TURN)
         finally:
-            lane.lock.release()
+            lane.leave()
+
+    def _steps(self, seat: _Seat, lists: list[list[ExportResult]], ends: float) -> float | None:
+        """Go on with the pass, or with what is new; the first failure of a new record ends that until the next pass."""
+        lane = seat.lane
+        while True:
+            step = self._step(lane, lists)
+            if step is Step.MORE and lane.failing and not seat.passing:
+                step = Step.STOP
+            if step is not Step.MORE:
+                seat.passing = False
+                return self._pass_over(seat, step)
+            if not lists and self._clock.now() >= ends:
+                with self.progress:
+                    self.progress.notify_all()
+                return 0.0
+
+    def _step(self, lane: Lane, lists: list[list[ExportResult]]) -> Step:
+        collected: list[ExportResult] | None = [] if lists else None
+        step = lane.step(collected)
+        for results in lists:
+            results.extend(collected or ())
+        return step
+
+    def _turn_by_hand(self, lane: Lane, forced: bool, lists: list[list[ExportResult]]) -> None:
+        """By hand: a pass when somebody asked for one; otherwise one attempt at each new record."""
+        if forced:
+            lane.begin_pass()
+            while self._step(lane, lists) is Step.MORE:
+                pass
+        lane.go_on_behind(lane.seen)
+        while (step := self._step(lane, lists)) is not Step.END:
+            if step is Step.STOP or lane.failing:
+                lane.pass_by()
 
     def _pass_over(self, seat: _Seat, step: Step) -> float | None:
         """What was left behind is tried again after a pause; what is new need not wait unless the target is down."""

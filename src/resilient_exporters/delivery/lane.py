@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Literal
 
 from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome, Refused, attempt, described
 from resilient_exporters.delivery.clock import Clock
-from resilient_exporters.delivery.parcel import Parcel, batch_of
+from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
 from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.exceptions import Queued
@@ -18,7 +20,7 @@ from resilient_exporters.policies import Retry
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
 
-__all__ = ["Lane", "Source", "Step"]
+__all__ = ["Lane", "Source", "Step", "Waiting"]
 
 _log = logging.getLogger("resilient_exporters")
 
@@ -32,6 +34,10 @@ _PACE, _PACE_CAP = 10.0, 30.0
 """After a slow failure of t seconds the caller's thread tries no sooner than `_PACE` x t later, at most `_PACE_CAP` seconds."""
 
 
+_QUIET = 60.0
+"""Seconds in which a target that comes and goes, or one bad record between good ones, is announced once."""
+
+
 class Step(Enum):
     """What one step of a lane found."""
 
@@ -41,6 +47,29 @@ class Step(Enum):
     """Everything owed has been tried."""
     STOP = auto()
     """The target is down, held, or failed too often in a row."""
+
+
+class Waiting:
+    """Somebody who wants something of a lane that another thread may be driving.
+
+    Attributes:
+        parcel: The record to try, or None when the caller only wants to drive.
+        called: Set when it is done, or when its turn to drive has come.
+        drives: Whether its turn to drive has come.
+        outcome: What came of the record; None = it was not tried.
+        result: The result for its sender.
+        dead: Whether the target refused it for good.
+    """
+
+    __slots__ = ("called", "dead", "drives", "outcome", "parcel", "result")
+
+    def __init__(self, parcel: Parcel | None = None) -> None:
+        self.parcel = parcel
+        self.called: threading.Event | None = None
+        self.drives = False
+        self.outcome: Outcome | None = None
+        self.result: ExportResult | None = None
+        self.dead = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +92,7 @@ class Lane:
 
     A *pass* tries what is owed, oldest first. When the oldest fails without saying who is to blame, the pass goes
     on behind the records tried in vain since the last success; ten failures in a row end it. A success there tells
-    that the target is up: then the pass goes back to those it had passed by.
+    that the target is up: then the pass goes back in the end to those it had passed by.
     """
 
     def __init__(self, name: str, target: Target, sources: list[Source], clock: Clock, retry: Retry) -> None:
@@ -77,7 +106,7 @@ class Lane:
         self.last_error: BaseException | None = None
         self.since: float | None = None
         """`clock.now()` at which the call into the exporter began that runs now."""
-        self.state = "up"
+        self.state: Literal["up", "down", "held"] = "up"
         self.not_before = 0.0
         """`clock.now()` before which the caller's thread does not try again."""
         self.misses = 0
@@ -85,13 +114,20 @@ class Lane:
         self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
         self._clock = clock
         self._retry = retry
+        self._door = threading.Lock()
+        self._inbox: deque[Waiting] = deque()
+        self._said = -_QUIET
+        self._loud = False
         self._after = 0
         self._tried = 0
         self._jumped: int | None = None
+        self._won = False
         self._failures = 0
         self._limit = target.batch_records
         self._pinned: Slice | None = None
         self._at: Source | None = None
+        self.seen = sources[-1].spool.next_place - 1
+        """Place up to which records have had their first attempt, or were there before this lane."""
         self._flight: tuple[Source, Slice | None] = (sources[-1], None)
 
     # What is owed
@@ -105,6 +141,23 @@ class Lane:
         verdict = Queued(self.owed())
         verdict.__cause__ = self.last_error
         return verdict
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt of the pass failed."""
+        return self._failures > 0
+
+    def go_on_behind(self, place: int) -> None:
+        """Go on with what was kept after a place, after a pass that somebody asked for."""
+        with self.mutex:
+            self._at, self._after, self._pinned = self.sources[-1], place, None
+
+    def pass_by(self) -> None:
+        """Do not try again what just failed."""
+        with self.mutex:
+            _, kept = self._flight
+            if kept is not None:
+                self._after, self._pinned, self._failures = kept.places[-1], None, 0
 
     # A pass over what is owed
 
@@ -123,6 +176,8 @@ class Lane:
         """
         with self.mutex:
             source, kept = self._flight = self._next()
+            if kept is None and self._turn_back():
+                source, kept = self._flight = self._next()
             if kept is not None and before is not None and kept.run == before[0]:
                 kept = _older(kept, before[1])
                 self._flight = source, kept
@@ -163,6 +218,7 @@ class Lane:
         source, kept = self._flight
         self.sources = [replace(s, spool=new) if s.spool is old else s for s in self.sources]
         self._after = self._tried = 0
+        self.seen = new.next_place - 1
         if kept is not None and source.spool is old:
             kept.places = [moved.get(place, 0) for place in kept.places]
             self._flight = (replace(source, spool=new), kept)
@@ -226,10 +282,11 @@ class Lane:
 
     def _advance(self, kept: Slice, outcome: Outcome) -> Step:
         """Decide where the pass goes on."""
+        self.seen = max(self.seen, kept.places[-1])
         if self._progressed(kept, outcome):
             self._tried = self._failures = 0
-            self._after = kept.places[-1] if self._jumped is None else self._jumped
-            self._jumped = None
+            self._after = kept.places[-1]
+            self._won = True
             self._limit = min(self._limit * 2, self.target.batch_records)
             return Step.MORE
         self._failures += 1
@@ -241,11 +298,18 @@ class Lane:
             self._limit = 1
         else:
             if self._after == 0 and self._tried > kept.places[-1]:
-                self._jumped, self._after = kept.places[-1], self._tried
+                self._jumped, self._won, self._after = kept.places[-1], False, self._tried
             else:
                 self._after = kept.places[-1]
             self._tried = max(self._tried, kept.places[-1])
         return Step.STOP if self._failures >= _FAILURES_END_A_PASS else Step.MORE
+
+    def _turn_back(self) -> bool:
+        """At the end: go back to what was passed by, if a success there has shown that the target is up."""
+        if self._jumped is None or not self._won:
+            return False
+        self._after, self._jumped = self._jumped, None
+        return True
 
     def _progressed(self, kept: Slice, outcome: Outcome) -> bool:
         if isinstance(outcome, Refused):
@@ -256,16 +320,36 @@ class Lane:
         """Whether to stop, instead of looking for a good record behind this one."""
         return outcome.down or self.target.stable or (self.target.batches and self.misses < _UNKNOWN_MEANS_DOWN)
 
-    # A record that is not kept
+    # Records that are not kept
 
-    def direct(self, parcel: Parcel) -> tuple[Outcome, ExportResult]:
-        """Try a new record at once."""
-        kept = parcel.slice()
-        outcome = self._attempt(kept)
-        result = self._result(outcome, 0)
-        if isinstance(outcome, Delivered) or (isinstance(outcome, Refused) and not outcome.later):
-            self._tried = self._failures = 0
-        return outcome, result
+    def direct(self, group: list[Waiting]) -> None:
+        """Try new records at once, as one batch, and tell those who wait what came of it."""
+        kept = slice_of([waiting.parcel for waiting in group if waiting.parcel is not None])
+        try:
+            outcome = self._attempt(kept)
+            if isinstance(outcome, Delivered) or (isinstance(outcome, Refused) and not outcome.later):
+                self._tried = self._failures = 0
+            for index, waiting in enumerate(group):
+                waiting.outcome = outcome
+                waiting.result = self._result(outcome, index)
+                waiting.dead = isinstance(outcome, Refused) and index in outcome.permanent
+        finally:
+            for waiting in group:
+                if waiting.called is not None:
+                    waiting.called.set()
+
+    def visit(self, source: Source, results: list[ExportResult] | None = None) -> None:
+        """Make a pass over a spool that is not the lane's own; needs the driver."""
+        before = self.sources, self._at, self._after, self._tried, self._pinned
+        with self.mutex:
+            self.sources, self._at, self._after, self._tried, self._pinned = [source], source, 0, 0, None
+        try:
+            self.begin_pass()
+            while self.step(results) is Step.MORE:
+                pass
+        finally:
+            with self.mutex:
+                self.sources, self._at, self._after, self._tried, self._pinned = before
 
     # One attempt
 
@@ -288,15 +372,26 @@ class Lane:
 
     def _up(self) -> None:
         if self.state != "up":
-            _log.warning("target_up exporter=%s owed=%d", self.name, self.owed())
+            self._say("target_up exporter=%s owed=%d", self.name, self.owed())
             self.state = "up"
         self.misses = 0
         self.not_before = 0.0
 
+    def _say(self, event: str, *fields: object) -> None:
+        """Tell a change of state; one that changes all the time is told once in a while."""
+        now = self._clock.now()
+        level = logging.WARNING if now - self._said >= _QUIET or event.startswith("target_up") else logging.DEBUG
+        if event.startswith("target_up"):
+            level = logging.WARNING if self._loud else logging.DEBUG
+        elif level == logging.WARNING:
+            self._said = now
+        self._loud = level == logging.WARNING
+        _log.log(level, event, *fields)
+
     def _down(self, outcome: Again | Hold, took: float) -> None:
-        state = "held" if isinstance(outcome, Hold) else "down"
+        state: Literal["down", "held"] = "held" if isinstance(outcome, Hold) else "down"
         if self.state != state:
-            _log.warning("target_%s exporter=%s error=%s", state, self.name, described(outcome.error))
+            self._say(f"target_{state} exporter=%s error=%s", self.name, described(outcome.error))
             self.state = state
         self.misses += 1
         self.last_error = outcome.error
@@ -334,21 +429,56 @@ class Lane:
         returned = outcome.returned if isinstance(outcome, Again) else None
         return ExportResult(returned, False, error=outcome.error, exporter=self.name, kept=kept)
 
-    # The calling thread
+    # Who drives
 
-    def enter(self, timeout: float) -> bool:
-        """Become the lane's driver; False when this thread drives an exporter already, or the lane stays taken.
+    def enter(self, timeout: float, waiting: Waiting | None = None) -> bool:
+        """Become the lane's driver, behind those who came before.
 
         Args:
-            timeout: Seconds to wait, at least 0; 0 = not at all.
+            timeout: Seconds to wait, at least 0.
+            waiting: What the caller wants done; another driver may do it meanwhile.
+
+        Returns:
+            Whether the caller drives, and must `leave`. False: `waiting.outcome` tells what came of it, or is None
+            when the time is over, or when this thread drives an exporter already.
         """
         if inside.exporter is not None:
             return False
-        return self.lock.acquire(timeout=timeout) if timeout > 0 else self.lock.acquire(blocking=False)
+        waiting = waiting or Waiting()
+        with self._door:
+            if self.lock.acquire(blocking=False):
+                return True
+            waiting.called = threading.Event()
+            self._inbox.append(waiting)
+        if not waiting.called.wait(timeout):
+            with self._door:
+                if waiting in self._inbox:
+                    self._inbox.remove(waiting)
+                    return False
+            waiting.called.wait()  # a driver has it in hand: what comes of it must be known
+        return waiting.drives
 
     def leave(self) -> None:
-        """Let somebody else drive."""
-        self.lock.release()
+        """Let the next one drive."""
+        with self._door:
+            if not self._inbox:
+                self.lock.release()
+                return
+            following = self._inbox.popleft()
+            following.drives = True
+        if following.called is not None:
+            following.called.set()
+
+    def gather(self, mine: Waiting) -> list[Waiting]:
+        """What can go in one batch with what the driver wants, oldest first."""
+        group = [mine]
+        if self.target.batches and self._inbox and mine.parcel is not None:
+            with self._door:
+                for other in list(self._inbox):
+                    if other.parcel is not None and other.parcel.goes_with(mine.parcel) and len(group) < self._limit:
+                        self._inbox.remove(other)
+                        group.append(other)
+        return group
 
 
 def _older(kept: Slice, number: int) -> Slice | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from resilient_exporters.spool.interface import Payload, Slice, Spool
 
-__all__ = ["copy_owed", "owed_records"]
+__all__ = ["copy_owed", "owed_slices"]
 
 _READ = 1000
 """Records read ahead per lane."""
@@ -50,6 +50,28 @@ def _walk(spool: Spool, lane: str, kept: Slice | None, start: int) -> Iterator[t
             yield kept, i
         index = 0
         kept = spool.read(lane, kept.places[-1], _READ, _SIZE)
+
+
+def owed_slices(spool: Spool) -> Iterator[tuple[Slice, frozenset[str]]]:
+    """What is owed, in the order of the log, in slices whose records all are owed by the same lanes."""
+    part: Slice | None = None
+    owing: frozenset[str] = frozenset()
+    for kept, i, lanes in owed_records(spool):
+        same = part is not None and lanes == owing and (part.run, part.options, part.flags) == _kind(kept)
+        if part is None or not same or len(part) >= _READ:
+            if part is not None:
+                yield part, owing
+            part, owing = Slice(*_kind(kept)), lanes
+        part.places.append(kept.places[i])
+        part.numbers.append(kept.numbers[i])
+        part.times.append(kept.times[i])
+        part.payloads.append(kept.payloads[i])
+    if part is not None:
+        yield part, owing
+
+
+def _kind(kept: Slice) -> tuple[int, bytes, int]:
+    return kept.run, kept.options, kept.flags
 
 
 def copy_owed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from resilient_exporters import codec
@@ -11,7 +12,7 @@ from resilient_exporters.delivery.target import Target
 from resilient_exporters.records import Batch, Record, RecordId
 from resilient_exporters.spool.interface import Flag, Opaque, Payload, Slice
 
-__all__ = ["Parcel", "batch_of", "copied", "options_of"]
+__all__ = ["Lot", "Parcel", "batch_of", "copied", "options_of", "slice_of"]
 
 
 class Parcel:
@@ -35,9 +36,41 @@ class Parcel:
         self.options = options
         self.flags = flags
 
-    def slice(self) -> Slice:
-        """The parcel in the form in which a spool hands records out, but without a place."""
-        return Slice(self.run, self.options, self.flags, [], [self.number], [self.time], [self.payload])
+    def goes_with(self, other: Parcel) -> bool:
+        """Whether both may be in one batch."""
+        mine, others = (self.run, self.options, self.flags), (other.run, other.options, other.flags)
+        return mine == others and not self.flags & Flag.BUNDLED
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Records that are sent together: of one set of keyword arguments, for the same lanes.
+
+    Args:
+        payloads: Their encoded data, at least one.
+        options: The encoded keyword arguments.
+        flags: `Flag` bits.
+        lanes: Whom they are for.
+    """
+
+    payloads: list[Payload]
+    options: bytes
+    flags: int
+    lanes: frozenset[str]
+
+
+def slice_of(parcels: Sequence[Parcel]) -> Slice:
+    """Parcels that go together, in the form in which a spool hands records out, but without places."""
+    first = parcels[0]
+    return Slice(
+        first.run,
+        first.options,
+        first.flags,
+        [],
+        [parcel.number for parcel in parcels],
+        [parcel.time for parcel in parcels],
+        [parcel.payload for parcel in parcels],
+    )
 
 
 class _Records(Sequence[Record]):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from resilient_exporters.delivery.clock import Clock, SystemClock
-from resilient_exporters.delivery.engine import Engine, Settings, Shipment
+from resilient_exporters.delivery.engine import Engine
+from resilient_exporters.delivery.foreground import Shipment
+from resilient_exporters.delivery.keeper import Keep
 from resilient_exporters.delivery.lane import Source
+from resilient_exporters.delivery.parcel import Lot
 from resilient_exporters.delivery.process import Birth, refuse_fork
+from resilient_exporters.delivery.receipt import Receipt
 from resilient_exporters.delivery.reentry import at_work, inside
+from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.exceptions import DataTypeError, InvalidConfigError, PoolClosed, SpoolInUse
 from resilient_exporters.exporters.binding import Binding
 from resilient_exporters.exporters.ending import end, watch
@@ -22,11 +28,15 @@ from resilient_exporters.records import ExportResult, RecordId
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Spool
 from resilient_exporters.spool.memory import MemorySpool
+from resilient_exporters.status import PoolStatus
 
 if TYPE_CHECKING:
     from resilient_exporters.exporters.exporter import Exporter
 
 __all__ = ["Core"]
+
+_LOT = 1000
+"""Records of a `send_many` that are kept in one append and handed on together: millions take constant memory."""
 
 
 class Core:
@@ -171,12 +181,56 @@ class Core:
 
     # The way of a record
 
-    def send(self, data: Any, kwargs: dict[str, Any]) -> dict[str, ExportResult] | None:
+    def send(self, data: Any, kwargs: dict[str, Any], how: Keep | None = None) -> dict[str, ExportResult] | None:
         """Check, transform a private copy, encode, hand to the engine; results by lane, None in the background."""
         engine = self.engine()
         reentrant = inside.calls > 0
         with at_work:
-            return engine.send(self.shipments(engine, data, kwargs), reentrant)
+            return engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant)
+
+    def send_many(
+        self, many: Iterable[Any], kwargs: dict[str, Any], how: Keep | None = None
+    ) -> dict[str, ExportResult] | None:
+        """The same for many records; one result by lane for all of them."""
+        engine = self.engine()
+        reentrant = inside.calls > 0
+        with at_work:
+            return engine.send_many(self._lots(engine, many, kwargs), how or self.how(), reentrant)
+
+    def submit(self, data: Any, kwargs: dict[str, Any], how: Keep | None = None) -> Receipt:
+        """The same as `send`, with a receipt for the results."""
+        engine = self.engine()
+        reentrant = inside.calls > 0
+        with at_work:
+            shipments = self.shipments(engine, data, kwargs)
+            return engine.submit(shipments, how or self.how(), reentrant, self.gatherer())
+
+    def how(self) -> Keep:
+        """How records are kept when the call does not say."""
+        return Keep(self.settings.sync, self.settings.limits.ttl)
+
+    def gatherer(self) -> Callable[[dict[str, ExportResult]], Any]:
+        """What makes of the lanes' results what `send` returns; must not keep the exporter alive."""
+        name = self.name
+        return lambda results: results[name]
+
+    def _lots(self, engine: Engine, many: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[Lot]:
+        """The records in lots: transformed, encoded, grouped by lanes and kind."""
+        self.check_keywords(engine, kwargs)
+        packer = Packer(engine, kwargs, self.memory)
+        plan = self.plan()
+        records = iter(many)
+        while chunk := list(itertools.islice(records, _LOT)):
+            if any(data is None for data in chunk):
+                raise DataTypeError("one of the records is None: there is nothing to send")
+            for transformer, lanes in plan:
+                if lanes:
+                    change = None if transformer is None else transformer.transform
+                    yield from packer.lots(chunk, change, lanes, strict=self.strict(transformer))
+
+    def strict(self, transformer: Exporter | None) -> bool:
+        """Whether a transform's errors are the sender's: those of a pool's own are."""
+        return False
 
     def shipments(self, engine: Engine, data: Any, kwargs: dict[str, Any]) -> list[Shipment]:
         """What is to be sent, packed for the lanes that it is for."""
@@ -261,15 +315,15 @@ class Core:
         self.memory = memory
 
     def _to_memory(self, engine: Engine) -> None:
-        engine.switch(BackedSpool(engine.spool, limit_bytes=self.settings.limits.in_memory()))
+        engine.keeper.switch(BackedSpool(engine.spool, limit_bytes=self.settings.limits.in_memory()))
 
     def _to_file(self, engine: Engine) -> None:
         if isinstance(engine.spool, BackedSpool):
-            engine.switch_back()
+            engine.keeper.switch_back()
             return
         file = self._open_file()
         try:
-            engine.switch(file)
+            engine.keeper.switch(file)
         except BaseException:
             file.close()
             raise
@@ -279,6 +333,26 @@ class Core:
     def ours(self) -> bool:
         """Whether it was made in this process, and not in the one that this was forked from."""
         return self._born is Birth.now
+
+    def sync(self) -> None:
+        """Make everything kept safe against a power cut."""
+        pool = self.pool
+        if pool is not None:
+            pool._rex.sync()
+        else:
+            engine = self.engine()
+            with at_work:
+                engine.spool.sync()
+
+    def status(self) -> PoolStatus:
+        """What a pool tells about itself; inside another pool, that pool's view of its lanes."""
+        pool = self.pool
+        if pool is not None:
+            whole = pool._rex.status()
+            lanes = tuple(lane for lane in whole.exporters if _is_at(lane.name, self.name))
+            return replace(whole, name=self.name, exporters=lanes, orphans=())
+        engine = self._engine if self.closed else self.engine()
+        return engine.status() if engine is not None else PoolStatus(self.name)
 
     def flush(self, timeout: float | None) -> bool:
         """Deliver what can be delivered; whether nothing is left."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, Self
 
+from resilient_exporters.delivery.receipt import Receipt
 from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.exceptions import DataTypeError, InvalidConfigError
 from resilient_exporters.exporters.core import Core
 from resilient_exporters.exporters.signature import Keywords
+from resilient_exporters.exporters.using import Using
+from resilient_exporters.policies import Safety
 from resilient_exporters.records import Batch, ExportResult, Record
+from resilient_exporters.status import PoolStatus
 
 __all__ = ["MISSING", "Exporter", "checked_flag", "data_from"]
 
@@ -191,6 +195,43 @@ class Exporter:
                 return _direct(self, data, kwargs)
             return _send_alone(self, data, kwargs)
 
+    def send_many(self, many: Iterable[Any], /, **kwargs: Any) -> Any:
+        """Send many records: kept in few appends, handed to the target in batches, in constant memory.
+
+        Args:
+            many: Any iterable of data, however long.
+            kwargs: As for `send`; they apply to each record.
+
+        Returns:
+            What `send` returns, once for all: `returned` is the number of records that the target took, `successful`
+            whether it took all, `kept` whether the others are kept. None in background mode.
+
+        Raises:
+            DataTypeError, TypeError, SpoolError, PoolClosed: As `send`; records before the offending one, counted in
+                thousands, are sent or kept by then.
+        """
+        results = self._rex.send_many(many, kwargs)
+        return None if results is None else self._rex.gatherer()(results)
+
+    def submit(self, data: Any, /, **kwargs: Any) -> Receipt:
+        """Send one record and get a receipt: `receipt.result(timeout)` or `await receipt` gives what `send` returns.
+
+        In background mode the results are there when each exporter has made its first attempt.
+        """
+        return self._rex.submit(data, kwargs)
+
+    def using(self, *, safety: Safety | None = None, ttl: float | None = None) -> Using:
+        """The sending calls with options bound: `pool.using(safety="power", ttl=60).send(data, table="t")`.
+
+        Args:
+            safety: "process" or "power", as for the pool.
+            ttl: Seconds after which a record that is still owed is dropped and counted, above 0.
+
+        Raises:
+            InvalidConfigError: An option is wrong.
+        """
+        return Using(self, safety, ttl)
+
     def send_unsent_data(self) -> list[ExportResult]:
         """Try to send what was kept, oldest first; one result per export attempted."""
         return self._rex.send_unsent()
@@ -227,7 +268,15 @@ class Exporter:
     def use_memory(self, memory: bool) -> None:
         self._rex.set_memory(checked_flag("use_memory", memory))
 
+    def status(self) -> PoolStatus:
+        """How each exporter is doing and what is owed: one frozen value, cheap enough to ask for many times a second."""
+        return self._rex.status()
+
     # Life
+
+    def sync(self) -> None:
+        """Return when everything that is kept is safe against a power cut; in memory nothing ever is."""
+        self._rex.sync()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver what can be delivered now.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resilient_exporters import codec
-from resilient_exporters.delivery.engine import Engine, Shipment
-from resilient_exporters.delivery.parcel import Parcel, copied
+from resilient_exporters.delivery.engine import Engine
+from resilient_exporters.delivery.foreground import Shipment
+from resilient_exporters.delivery.parcel import Lot, Parcel, copied
 from resilient_exporters.exceptions import DataTypeError
 from resilient_exporters.spool.interface import Flag, Opaque, Payload
 
@@ -60,6 +62,43 @@ class Packer:
             data = payload.data if isinstance(payload, Opaque) else codec.decode(payload)
             return self._engine.parcel(Opaque((data, copied(self._kwargs))), b"", flags | Flag.BUNDLED)
         return self._engine.parcel(payload, self._options, flags)
+
+    def lots(
+        self, chunk: list[Any], change: Callable[[Any], Any] | None, lanes: list[str], strict: bool
+    ) -> Iterator[Lot]:
+        """Lots of a chunk's records for some lanes, in order.
+
+        Args:
+            chunk: The records, at least one.
+            change: The transform, or None.
+            lanes: Whom they are for.
+            strict: Whether its errors are the caller's; otherwise a record that it cannot change travels raw.
+        """
+        payloads: list[Payload] = []
+        kind = 0
+        for data in chunk:
+            payload, flags = self._lot_payload(data, change, strict)
+            if payloads and flags != kind:
+                yield Lot(payloads, self._options or b"", kind, frozenset(lanes))
+                payloads = []
+            kind = flags
+            payloads.append(payload)
+        yield Lot(payloads, self._options or b"", kind, frozenset(lanes))
+
+    def _lot_payload(self, data: Any, change: Callable[[Any], Any] | None, strict: bool) -> tuple[Payload, int]:
+        flags = 0
+        if change is not None:
+            try:
+                data = change(private_copy(data))
+            except Exception:
+                if strict:
+                    raise
+                flags = Flag.RAW
+        payload = self.payload(data)
+        if self._options is None:
+            data = payload.data if isinstance(payload, Opaque) else codec.decode(payload)
+            return Opaque((data, copied(self._kwargs))), flags | Flag.BUNDLED
+        return payload, flags
 
     def payload(self, data: Any) -> Payload:
         """The one private snapshot of the data."""

@@ -149,7 +149,7 @@ class ExporterPool(Exporter):
             return [member.send(data, **kwargs) for member in self]
         results = self._rex.send(data, kwargs)
         # Background mode answers None, by contract; the annotation is that of the mode that waits.
-        return cast("list[ExportResult]", None) if results is None else self._pool.gathered(results)
+        return cast("list[ExportResult]", None) if results is None else self._rex.gatherer()(results)
 
     def __repr__(self) -> str:
         members = ", ".join(self._pool.members) or "no exporters"

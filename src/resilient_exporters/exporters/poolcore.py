@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from resilient_exporters.delivery.engine import Engine, Shipment
+from resilient_exporters.delivery.engine import Engine
+from resilient_exporters.delivery.foreground import Shipment
 from resilient_exporters.delivery.lane import Source
 from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.exporters.binding import Binding, takes_batches
@@ -92,12 +93,13 @@ class PoolCore(Core):
             brought = member._rex.join(self.exporter, name)
             self.members = {**self.members, name: member}
             root._serve(engine, f"{prefix}{name}", member, brought)
+        engine.start()
 
     def _serve(self, engine: Engine, path: str, member: Exporter, brought: list[Source]) -> None:
         """Add lanes for an exporter, or for all exporters of a pool, that has joined."""
         below = isinstance(member._rex, PoolCore)
         lanes = {source.lane: f"{path}/{source.lane}" if below else path for source in brought}
-        if brought and engine.bring(brought[0].spool, lanes.__getitem__):
+        if brought and engine.keeper.bring(brought[0].spool, lanes.__getitem__):
             brought = []
         for lane, leaf in member._rex.leaves(path):
             sources = [source for source in brought if lanes[source.lane] == lane]
@@ -139,21 +141,17 @@ class PoolCore(Core):
             exporter, rest = core.members[name], rest[len(name) + 1 :]
         return exporter
 
+    def strict(self, transformer: Exporter | None) -> bool:
+        return transformer is self.exporter
+
+    def gatherer(self) -> Callable[[dict[str, ExportResult]], Any]:
+        members = self.members
+        return lambda results: _gathered(members, results, "")
+
     def _packed(self, packer: Packer, transformer: Exporter | None, data: Any, lanes: list[str]) -> Shipment:
         if transformer is self.exporter:  # the pool's own transform: its errors are the caller's
             return packer.pack(self.transformed(data), lanes)
         return super()._packed(packer, transformer, data, lanes)
-
-    def gathered(self, results: dict[str, ExportResult], prefix: str = "") -> list[ExportResult]:
-        """The lanes' results as the tree that the pools are."""
-        gathered = []
-        for name, member in self.members.items():
-            if isinstance(member._rex, PoolCore):
-                gathered.append(_summed(name, member._rex.gathered(results, f"{prefix}{name}/")))
-            elif (result := results.get(f"{prefix}{name}")) is not None:  # None: it joined while the record was on its way
-                result.exporter = name
-                gathered.append(result)
-        return gathered
 
     # What is kept
 
@@ -177,6 +175,18 @@ class PoolCore(Core):
     def disconnect(self) -> None:
         for member in self.members.values():
             member._rex.disconnect()
+
+
+def _gathered(members: dict[str, Exporter], results: dict[str, ExportResult], prefix: str) -> list[ExportResult]:
+    """The lanes' results as the tree that the pools are."""
+    gathered = []
+    for name, member in members.items():
+        if isinstance(member._rex, PoolCore):
+            gathered.append(_summed(name, _gathered(member._rex.members, results, f"{prefix}{name}/")))
+        elif (result := results.get(f"{prefix}{name}")) is not None:  # None: it joined while the record was on its way
+            result.exporter = name
+            gathered.append(result)
+    return gathered
 
 
 def _summed(name: str, inner: list[ExportResult]) -> ExportResult:

@@ -81,6 +81,8 @@ class PostgreSQLExporter(Exporter):
 
     atomic: ClassVar[bool] = True
     guarantee: ClassVar[str] = "exact"
+    batch_records: int = 4000
+    """More than usual: what each transaction costs beside its rows is then hardly felt."""
 
     def __init__(
         self,

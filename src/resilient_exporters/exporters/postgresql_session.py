@@ -23,8 +23,6 @@ _log = logging.getLogger("resilient_exporters")
 
 _CANCEL_TIMEOUT = 2.0
 """Seconds spent on asking the server to stop what took too long."""
-_KEPT_DAYS = 365
-"""A run's row in the ledger goes after so many days without a batch: far beyond what stays in doubt."""
 _DDL_LOCK = 0x7265785F646462
 """Key of the advisory lock under which tables are made: two who make one at the same time get in each other's way."""
 
@@ -151,15 +149,13 @@ class Session:
             raise TargetMisconfigured(f"{self._name}: the table {LEDGER} is damaged: {error}") from error
 
     def _make_ledger(self) -> None:
-        """Make the ledger unless it is there, and let go of what is in it of runs long past."""
+        """Make the ledger unless it is there: whoever may only use it is not asked for more."""
         ((there,),) = self.run("select to_regclass(%(name)s) is not null", {"name": LEDGER})
         if not there:
             try:
                 self.define(_LEDGER_SQL)
             except TargetMisconfigured as error:
                 raise TargetMisconfigured(f"{error}; allow it, or run it yourself: {_LEDGER_SQL}") from error
-        else:
-            self.run(f"delete from {LEDGER} where updated < now() - interval '{_KEPT_DAYS} days'")
 
     # The connection
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from resilient_exporters.exceptions import DataTypeError, TargetDown, TargetMisc
 from resilient_exporters.exporters.lines import as_json
 from resilient_exporters.exporters.postgresql_session import Refusal, Session, Stale
 from resilient_exporters.exporters.postgresql_table import Row, Table, adding, creating, merged
+from resilient_exporters.exporters.postgresql_values import finite
 from resilient_exporters.exporters.resolved import Resolved
 from resilient_exporters.records import Batch
 
@@ -126,13 +127,18 @@ class Store:
 
     def _fit(self, table: Table) -> tuple[dict[int, Row], dict[int, Row]]:
         """Index -> row of those pending records that the table has all columns for, and of those it has not."""
+        records = self.batch.records
+        pending = self._pending(range(len(records)))
+        if self.permanent:
+            pending = [index for index in pending if index not in self.permanent]
+        data = [records[index].data for index in pending]
+        if table.suits(data):
+            return dict(zip(pending, data, strict=True)), {}
         fitting: dict[int, Row] = {}
         lacking: dict[int, Row] = {}
-        for index in self._pending(range(len(self.batch))):
-            if index in self.permanent:
-                continue
+        for index, one in zip(pending, data, strict=True):
             try:
-                row, missing = table.row(self.batch.records[index].data)
+                row, missing = table.row(one)
                 if missing and self.create:  # a column of which nothing but NULL is known has no type yet
                     row = {name: value for name, value in row.items() if name not in missing or value is not None}
                     missing = [name for name in missing if name in row]
@@ -158,6 +164,8 @@ class Store:
             return list(indexes)
         _, resolved = self.ledger.of(self.batch, self.session)
         numbers = self.batch.numbers
+        if min(numbers) > _highest(resolved):
+            return list(indexes)
         return [index for index in indexes if numbers[index] not in resolved]
 
     # Statements
@@ -179,30 +187,48 @@ class Store:
 
     def _commit(self, table: Table, columns: Sequence[str], rows: dict[int, Row]) -> None:
         """Store rows in one transaction, unless somebody else has done it meanwhile."""
+        if not self.batch.run:
+            self.session.run(table.insert(columns, "none", self.upsert_on), {"rows": self._rendered(rows, rows)})
+            return
+        pending: Collection[int] = rows
         for _ in range(_OVERTAKEN):
-            pending = self._pending(rows)
-            if not pending:
-                return
-            sent = {"rows": _json(merged([rows[i] for i in pending], self.upsert_on))}
-            if not self.batch.run:
-                self.session.run(table.insert(columns, "none", self.upsert_on), sent)
-                return
             version, resolved = self.ledger.of(self.batch, self.session)
-            resolved = resolved.add(self.batch.numbers[i] for i in pending)
-            claim: dict[str, Any] = {
+            resolved = _joined(resolved, [self.batch.numbers[i] for i in pending])
+            values: dict[str, Any] = {
+                "rows": self._rendered(rows, pending),
                 "run": f"{self.batch.run:016x}",
                 "lane": self.batch.lane,
                 "version": version,
                 "resolved": resolved.to_bytes(),
             }
             statement = table.insert(columns, "next" if version else "first", self.upsert_on)
-            ((claimed,),) = self.session.run(statement, sent | claim)
+            ((claimed,),) = self.session.run(statement, values)
             if claimed:
                 self.ledger.note(self.batch, version + 1, resolved)
                 return
             self.ledger.read(self.batch, self.session)
+            pending = self._pending(rows)
+            if not pending:
+                return
         raise TargetDown(f"{self.batch.lane}: others store records of the same run all the time")
 
+    def _rendered(self, rows: dict[int, Row], indexes: Collection[int]) -> str:
+        sent = merged([rows[index] for index in indexes], self.upsert_on)
+        text = _json(sent)
+        return (_json(list(map(finite, sent))) if b"null" in text else text).decode()
 
-def _json(rows: list[Row]) -> str:
-    return (as_json(rows) if len(rows) > 1 else b"[%b]" % as_json(rows[0])).decode()
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return as_json(rows) if len(rows) > 1 else b"[%b]" % as_json(rows[0])
+
+
+def _highest(resolved: Resolved) -> int:
+    return resolved.ranges[-1][1] if resolved.ranges else resolved.floor
+
+
+def _joined(resolved: Resolved, numbers: Sequence[int]) -> Resolved:
+    """The set with these numbers as well; nearly always they are the ones behind its floor."""
+    last = resolved.floor + len(numbers)
+    if not resolved.ranges and list(numbers) == list(range(resolved.floor + 1, last + 1)):
+        return Resolved(last)
+    return resolved.add(numbers)

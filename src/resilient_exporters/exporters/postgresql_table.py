@@ -22,13 +22,17 @@ _WHOLE = "data"
 
 Row = dict[str, Any]
 
+_KEPT_DAYS = 365
+"""A run's row in the ledger goes after so many days without a batch: far beyond what stays in doubt."""
 _CLAIMS = {
-    # No rows come with a record that has no identity: it is stored as often as it is sent.
-    "none": "select 1",
-    "first": f"insert into {LEDGER} (run, lane, version, resolved) values (%(run)s, %(lane)s, 1, %(resolved)s) "
-    "on conflict do nothing returning 1",
-    "next": f"update {LEDGER} set resolved = %(resolved)s, version = version + 1, updated = now() "
-    "where run = %(run)s and lane = %(lane)s and version = %(version)s returning 1",
+    # A record without identity is stored as often as it is sent.
+    "none": "claimed as (select 1)",
+    # A new run is the moment to let go of runs long past.
+    "first": f"past as (delete from {LEDGER} where updated < now() - interval '{_KEPT_DAYS} days'), "
+    f"claimed as (insert into {LEDGER} (run, lane, version, resolved) "
+    "values (%(run)s, %(lane)s, 1, %(resolved)s) on conflict do nothing returning 1)",
+    "next": f"claimed as (update {LEDGER} set resolved = %(resolved)s, version = version + 1, updated = now() "
+    "where run = %(run)s and lane = %(lane)s and version = %(version)s returning 1)",
 }
 
 
@@ -37,13 +41,18 @@ class Column(NamedTuple):
 
     Args:
         type: Name of its type in SQL, without a length: a cast to one with a length would cut values unseen.
-        kind: How values get into it.
+        kind: How values get into it, when that takes more than `as_json`.
         filled: Whether a row that does not name it gets something else than NULL.
     """
 
     type: str
-    kind: Kind
+    kind: Kind | None
     filled: bool
+
+    @property
+    def as_text(self) -> bool:
+        """Whether its JSON goes through text."""
+        return self.kind is not None and self.kind.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,10 @@ class Table:
         }
         return cls(rows[0][0], columns) if rows else None
 
+    def suits(self, data: Sequence[Any]) -> bool:
+        """Whether all are dicts whose keys are columns: mostly they are, and this tells without a look at each."""
+        return set(map(type, data)) == {dict} and set().union(*data) <= self.columns.keys()
+
     def row(self, data: Any) -> tuple[Row, list[str]]:
         """A record as a row, and the columns it has that the table has not.
 
@@ -86,8 +99,6 @@ class Table:
         if not isinstance(data, dict):
             column = self.columns.get(_WHOLE)
             return {_WHOLE: _whole(data, column)}, [] if column else [_WHOLE]
-        if data.keys() <= self.columns.keys():
-            return data, []
         row: Row = {}
         for key, value in data.items():
             column_name = self._column_for(key)
@@ -107,13 +118,13 @@ class Table:
     def formed(self, rows: dict[int, Row]) -> dict[int, str]:
         """Bring the values of rows, in place, into forms that JSON carries; index -> reason of those that have none."""
         refused: dict[int, str] = {}
-        for name in set().union(*rows.values()):
-            kind = self.columns[name].kind
-            if kind.fits([row.get(name) for row in rows.values()]):
+        for name, column in self.columns.items():
+            kind = column.kind
+            if kind is None or kind.fits([row.get(name) for row in rows.values()]):
                 continue
             for index, row in rows.items():
                 value = row.get(name)
-                if type(value) in kind.plain:
+                if type(value) in kind.plain or index in refused:
                     continue
                 try:
                     rows[index] = {**row, name: kind.form(value)}
@@ -123,7 +134,7 @@ class Table:
             del rows[index]
         return refused
 
-    def alike(self, rows: Mapping[int, Row], exactly: bool) -> Iterable[tuple[tuple[str, ...], list[int]]]:
+    def alike(self, rows: Mapping[int, Row], exactly: bool) -> list[tuple[tuple[str, ...], list[int]]]:
         """Rows in groups that one statement can store, with the columns it names.
 
         A row that lacks a column is given NULL there, which is what it would get anyway, unless the column has a
@@ -133,13 +144,15 @@ class Table:
             rows: Index -> row.
             exactly: Whether rows must have the same columns to be alike.
         """
-        used = tuple(name for name in self.columns if any(name in row for row in rows.values()))
+        named = set().union(*rows.values())
+        used = tuple(name for name in self.columns if name in named)
+        if all(len(row) == len(used) for row in rows.values()):
+            return [(used, list(rows))] if rows else []
         telling = used if exactly else tuple(name for name in used if self.columns[name].filled)
         groups: dict[tuple[str, ...], list[int]] = {}
         for index, row in rows.items():
             groups.setdefault(tuple(name for name in telling if name not in row), []).append(index)
-        for lacking, indexes in groups.items():
-            yield tuple(name for name in used if name not in lacking), indexes
+        return [(tuple(name for name in used if name not in lacking), group) for lacking, group in groups.items()]
 
     def insert(self, columns: Sequence[str], claim: str, upsert_on: Sequence[str]) -> str:
         """The statement that stores rows and what the database then has of their run: all of it, or nothing.
@@ -160,7 +173,7 @@ class Table:
             into, source = "select", "json_array_elements(%(rows)s)"
         name = self.name.replace("%", "%%")
         return (
-            f"with claimed as ({_CLAIMS[claim]}), "
+            f"with {_CLAIMS[claim]}, "
             f"stored as (insert into {name} {into} from {source} where exists (select from claimed)"
             f"{_conflict(columns, upsert_on)}) "
             "select count(*) from claimed"
@@ -177,17 +190,17 @@ def _conflict(columns: Sequence[str], upsert_on: Sequence[str]) -> str:
 
 def _carrier(column: Column) -> str:
     """The type as which a column's JSON is read."""
-    return "text" if column.kind.text else column.type.replace("%", "%%")
+    return "text" if column.as_text else column.type.replace("%", "%%")
 
 
 def _value(name: str, column: Column) -> str:
     """What is taken of a column's JSON."""
-    return f"{_placed(name)}::{column.type.replace('%', '%%')}" if column.kind.text else _placed(name)
+    return f"{_placed(name)}::{column.type.replace('%', '%%')}" if column.as_text else _placed(name)
 
 
 def _whole(data: Any, column: Column | None) -> Any:
     """A record that is not a dict as the value of the one column."""
-    if isinstance(data, str) and (column is None or column.kind.text):
+    if isinstance(data, str) and (column is None or column.as_text):
         return as_json(data).decode()
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ __all__ = [
     "unpack_letter",
 ]
 
+logger = logging.getLogger("resilient_exporters")
+
 SIZES = Struct("<II")
 KEY = Struct("<Q")
 # The lower bits of `meta`: a letter, or keys of letters that were dropped.
@@ -43,6 +46,7 @@ def pack_letter(letter: DeadLetter, seed: int, offset: int) -> bytes:
 
 
 def unpack_letter(body: bytes) -> DeadLetter:
+    """The letter in the body of its frame."""
     said, options = SIZES.unpack_from(body)
     at = SIZES.size + said
     fields: dict[str, Any] = dict(zip(_SAID, unpack_json(body[SIZES.size : at]), strict=True))
@@ -114,6 +118,7 @@ class DeadLetters:
         self._loaded = False
         self._next = 1
         self._doubted = False
+        self._names_unsynced = False
         # Key -> (offset, length) of letters that were not forgotten.
         self._alive: dict[int, tuple[int, int]] = {}
 
@@ -153,7 +158,7 @@ class DeadLetters:
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
         self._load()
-        if self._doubted:
+        if self._doubted and self._handle is not None:
             self._rewrite()
         fresh = self._handle is None
         data, start, context = b"", self.size, self._context
@@ -171,7 +176,7 @@ class DeadLetters:
             # The record is settled next, and the state may reach the disk first: so the letter must be there by then.
             self._sync()
             if fresh:
-                self.files.sync_dir(os.path.dirname(self.path))
+                self._sync_names()
         except BaseException:
             self._take_back(fresh=fresh)
             raise
@@ -187,11 +192,16 @@ class DeadLetters:
     def _take_back(self, *, fresh: bool) -> None:
         """Undo a failed `add`."""
         assert self._handle is not None
-        with contextlib.suppress(OSError):  # at worst a letter is found whose record is still owed
+        try:
             if not fresh:
                 self.files.truncate(self._handle, self.size)
                 return
             self.files.unlink(self.path)
+        except OSError:
+            # Something may stand there that must not come back: write the file anew before it is used again.
+            self._doubted = True
+            if not fresh:
+                return
         self.files.close(self._handle)
         self._handle = None
 
@@ -224,20 +234,27 @@ class DeadLetters:
         if not known or self._handle is None or self._context is None:
             return
         frame = pack_forgotten(known, self._context.seed, self.size)
-        write_all(self.files, self._handle, frame, self.size)
+        try:
+            write_all(self.files, self._handle, frame, self.size)
+        except BaseException:
+            self._take_back(fresh=False)
+            raise
         self.size += len(frame)
         for key in known:
             del self._alive[key]
         if 2 * sum(length for _, length in self._alive.values()) < self.size:
-            self._rewrite()
+            try:
+                self._rewrite()
+            except OSError as error:
+                # They are forgotten; that the file stays long is a matter for the next time.
+                logger.info("spool_dead_not_rewritten path=%r error=%r", self.path, str(error))
 
     def _rewrite(self) -> None:
         """Write what is left to a new file and put it in the place of the old one; without letters, drop the file."""
-        old = self._handle
         letters = list(self.letters())
         if not letters:
             self.files.unlink(self.path)
-            self._handle, self._context, self.size = None, None, 0
+            self._replace(None, None, 0, {})
         else:
             context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
             data = self._opening(context)
@@ -254,17 +271,31 @@ class DeadLetters:
             except BaseException:
                 self.files.close(handle)
                 raise
-            self._handle, self._context, self.size, self._alive = handle, context, len(data), spots
-            self.files.sync_dir(os.path.dirname(self.path))
+            self._replace(handle, context, len(data), spots)
         self._doubted = False
+        self._sync_names()
+
+    def _replace(
+        self, handle: int | None, context: Context | None, size: int, spots: dict[int, tuple[int, int]]
+    ) -> None:
+        old, self._handle = self._handle, handle
+        self._context, self.size, self._alive = context, size, spots
         if old is not None:
-            self.files.close(old)
+            with contextlib.suppress(OSError):  # nobody needs that file any more
+                self.files.close(old)
+
+    def _sync_names(self) -> None:
+        self._names_unsynced = True
+        self.files.sync_dir(os.path.dirname(self.path))
+        self._names_unsynced = False
 
     def sync(self) -> None:
         if self._doubted:
             self._rewrite()
         elif self._handle is not None:
             self._sync()
+        if self._names_unsynced:
+            self._sync_names()
 
     def close(self) -> None:
         handle, self._handle = self._handle, None

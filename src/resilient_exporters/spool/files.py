@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -125,12 +126,12 @@ class Files:
         """The regular files of the directory of `path` whose names start with its name: what follows it -> size."""
         directory, name = os.path.split(path)
         found = {}
-        with os.scandir(directory or ".") as entries:
-            for entry in entries:
-                if entry.name.startswith(name):
-                    with contextlib.suppress(FileNotFoundError):  # deleted between listing and asking
-                        if entry.is_file():
-                            found[entry.name[len(name) :]] = entry.stat().st_size
+        for other in os.listdir(directory or "."):
+            if other.startswith(name):
+                with contextlib.suppress(FileNotFoundError):  # deleted between listing and asking
+                    status = os.stat(os.path.join(directory, other))
+                    if stat.S_ISREG(status.st_mode):
+                        found[other[len(name) :]] = status.st_size
         return found
 
     def free(self, path: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The file spool: a log of segment files, a state file and a dead-letter file beside each other, for one holder at a time."""
+"""The file spool: segments, a state file and a dead-letter file beside each other, for one holder at a time."""
 
 from __future__ import annotations
 
@@ -146,6 +146,7 @@ class FileSpool(LogSpool):
             log.next_place = max(log.next_place, segment.next)
         for name, places in found.states.items():
             ledger.lanes[name] = Lane(name, places)
+            # state 18
             log.next_place = max(log.next_place, places.top + 1)
         for segment in found.segments:
             ledger.open_balance(segment)
@@ -160,11 +161,11 @@ class FileSpool(LogSpool):
         """Go on with the live segment of the last run, if it is whole."""
         log.resume(live)
         if live.sealed or live.gaps:
-            # states 5 and 7: never append behind damage or a footer
+            # state 5, state 7: never append behind damage or a footer
             log.seal()
             return
         assert live.handle is not None
-        # states 4 and 6
+        # state 4, state 6
         if self._files.size(live.handle) > live.end:
             self._files.truncate(live.handle, live.end)
 
@@ -223,7 +224,8 @@ class FileSpool(LogSpool):
     def _let_go(self) -> None:
         handle, self._lock = self._lock, None
         if handle is not None:
-            self._files.close(handle)
+            with contextlib.suppress(OSError):  # the lock is gone all the same
+                self._files.close(handle)
 
     def _forget(self) -> None:
         super()._forget()

@@ -98,7 +98,7 @@ class Ledger:
         """Count what the lanes owe in a segment of an earlier run."""
         last = segment.next - 1
         lanes = [self.lane(name) for name in segment.owed()]
-        if any(lane.places.touches(segment.base, last) and not lane.places.covers(segment.base, last) for lane in lanes):
+        if any(lane.places.touches(segment.base, last) > lane.places.covers(segment.base, last) for lane in lanes):
             # Has to be looked at; once before counting, since damage changes what there is to count.
             deque(self.windows(segment), maxlen=0)
         segment.counted = True
@@ -279,10 +279,9 @@ class Ledger:
     def take_off(self, lane: Lane, sizes: dict[int, int]) -> list[tuple[int, int]]:
         """Settle records that the lane owes, place -> size; the ranges around them at which it owes nothing now."""
         fresh = sorted(sizes)
-        ranges = []
-        for first, last in runs(fresh):
+        stretches = list(runs(fresh))
+        for first, last in stretches:
             lane.places.add(first, last)
-            ranges.append(lane.places.around(first))
         lane.settled.records += len(fresh)
         lane.settled.bytes += sum(sizes.values())
         at = 0
@@ -295,7 +294,8 @@ class Ledger:
                 at = stop
                 if at == len(fresh):
                     break
-        return list(dict.fromkeys(ranges))
+        # Only now, when what is between them has grown together.
+        return list(dict.fromkeys(lane.places.around(first) for first, _ in stretches))
 
     def owed_between(self, lane: Lane, first: int, last: int) -> dict[int, int]:
         """Place -> payload size of what a lane owes from `first` to `last`."""
@@ -337,14 +337,15 @@ class _Pick:
         self.found: Slice | None = None
         self.full = False
 
-    def take(self, window: Window, index: int, mine: set[int]) -> int:
-        """Take records of a window from `index` on, where lane sets in `mine` are the lane's; where to go on."""
+    def take(self, window: Window, start: int, mine: set[int]) -> int:
+        """Take records of a window from a frame on, where lane sets in `mine` are the lane's; where to go on."""
         frames, data, base = window.frames, window.data, window.base
         number_shift = window.shift - base
         found, settled = self.found, self._places
         place, left, records = self.place, self._left, self._records
         top = settled.top
-        for index in range(index, len(frames)):
+        index = start
+        for index in range(start, len(frames)):
             at, length, meta, extra, here, time = frames[index]
             here += base
             if meta >= _PLAIN or (found is not None and (found.options or meta & _FLAGS != found.flags << FLAG_SHIFT)):

@@ -169,7 +169,6 @@ class Log:
         # Nor does anyone know what the run before has synced.
         self.names_unsynced = True
         self._mark = 0
-        self._pwrite = self.files.pwrite
         # All that the fast path needs to know, for one set of lanes in the live segment.
         self._hot: _Hot | None = None
 
@@ -216,7 +215,7 @@ class Log:
         data = b"".join((_pack_crc(crc32(payload, crc32(head, (seed + end) & MASK))), head, payload))
         # files: one write
         try:
-            wrote = self._pwrite(handle, data, end)
+            wrote = self.files.pwrite(handle, data, end)
             if wrote != length:
                 write_all(self.files, handle, data[wrote:], end + wrote)
         except BaseException as error:
@@ -282,7 +281,8 @@ class Log:
         if set_number is None:
             set_number = len(live.sets)
             names = sorted(lanes)
-            before += self._twice(lambda at: pack_json(Kind.LANES, names, seed, at, low=set_number or 0), start + len(before))
+            low = set_number
+            before += self._twice(lambda at: pack_json(Kind.LANES, names, seed, at, low=low), start + len(before))
         meta = kind | flags << FLAG_SHIFT | set_number
         at = start + len(before)
         head = HEAD.pack(length, meta, number - place - context.shift, place, time)

@@ -1,4 +1,4 @@
-"""A spool over a log: appending under one lock, reading and settling under another, neither waiting for the disk's sync."""
+"""A spool over a log: appending under one lock, reading and settling under another, syncing under a third."""
 
 from __future__ import annotations
 
@@ -127,6 +127,8 @@ class LogSpool:
 
     def draw(self) -> int:
         """See `Spool.draw`."""
+        if self._closed:
+            self._check()
         return self._numbers.next()
 
     @property
@@ -162,10 +164,7 @@ class LogSpool:
         with self._gate, self._reader() as parts:
             if parts is None or self._busy or parts.log.next_place == self._marked:
                 return
-            try:
-                self._take_back(parts)
-            except OSError as error:
-                raise translated(error, "taking back appends to", parts.log.placing.path) from error
+            self._take_back(parts)
             for lane in parts.ledger.lanes.values():
                 lane.places.cut(self._marked)
             self._suspect = True
@@ -260,8 +259,8 @@ class LogSpool:
             self._reading = True
             try:
                 yield parts
-            except (SpoolError, OSError):
-                raise
+            except OSError as error:
+                raise translated(error, "using", parts.log.placing.path) from error
             except BaseException:
                 self._suspect = True
                 raise
@@ -279,10 +278,7 @@ class LogSpool:
         with self._reader() as parts:
             if parts is None or parts.ledger.balance(lane)[0] <= 0:
                 return None
-            try:
-                return parts.ledger.read(parts.ledger.lane(lane), after, records, size)
-            except OSError as error:
-                raise translated(error, "reading", parts.log.placing.path) from error
+            return parts.ledger.read(parts.ledger.lane(lane), after, records, size)
 
     def account(self, lane: str) -> LaneAccount:
         """See `Spool.account`."""
@@ -413,33 +409,24 @@ class LogSpool:
             if parts is None:
                 raise SpoolError("dead letters cannot be kept from inside another call on the spool")
             keeper = parts.ledger.lane(lane)
-            try:
-                owed = parts.ledger.sizes(keeper, [slice.places[at] for at in reasons])
-                letters = list(_letters(lane, slice, {at: reasons[at] for at in reasons if slice.places[at] in owed}, attempts))
-                if letters:
-                    parts.dead.add(letters)
-                    # The letters first: a crash between the two leaves records owed and dead, never neither.
-                    self._settle(parts, keeper, list(owed), Fate.DEAD)
-            except OSError as error:
-                raise translated(error, "writing", parts.dead.path) from error
+            owed = parts.ledger.sizes(keeper, [slice.places[at] for at in reasons])
+            known = {at: reason for at, reason in reasons.items() if slice.places[at] in owed}
+            if known:
+                parts.dead.add(list(_letters(lane, slice, known, attempts)))
+                # The letters first: a crash between the two leaves records owed and dead, never neither.
+                self._settle(parts, keeper, list(owed), Fate.DEAD)
             self._reap(parts)
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         """See `Spool.dead_letters`."""
         with self._reader() as parts:
-            try:
-                return list(parts.dead.letters()) if parts is not None else []
-            except OSError as error:
-                raise translated(error, "reading", parts.dead.path if parts else "") from error
+            return list(parts.dead.letters()) if parts is not None else []
 
     def forget_dead(self, keys: Iterable[int]) -> None:
         """See `Spool.forget_dead`."""
         with self._reader() as parts:
             if parts is not None:
-                try:
-                    parts.dead.forget(keys)
-                except OSError as error:
-                    raise translated(error, "writing", parts.dead.path) from error
+                parts.dead.forget(keys)
 
     # ---------------------------------------------------------------- dropping
 
@@ -618,8 +605,9 @@ class LogSpool:
             handle, segment.handle = segment.handle, None
             if handle is not None:
                 self._unused.append(handle)
-        parts.state.close()
-        parts.dead.close()
+        for part in (parts.state, parts.dead):
+            with contextlib.suppress(OSError):  # all was written; what close reports are old errors
+                part.close()
 
     def _forget(self) -> None:
         """In a forked child: close all files and do nothing else; the parent goes on with them.

@@ -89,10 +89,11 @@ def set_aside(files: Files, path: str, segments: list[Segment]) -> None:
     pieces = []
     for segment in segments:
         for gap in segment.gaps:
-            where = {"file": segment.path, "segment": segment.number, "offset": gap.start, "length": gap.stop - gap.start}
+            length = gap.stop - gap.start
+            where = {"file": segment.path, "segment": segment.number, "offset": gap.start, "length": length}
             pieces.append(json.dumps(where).encode() + b"\n")
             if segment.handle is not None:
-                pieces.append(read_all(files, segment.handle, gap.stop - gap.start, gap.start))
+                pieces.append(read_all(files, segment.handle, length, gap.start))
             pieces.append(b"\n")
     try:
         handle = files.open(target, create=True)
@@ -131,7 +132,7 @@ class Recovery:
         result.states, result.spool = State(self.files, f"{self.path}.state", 0).load()
         ours = bool(sealed) or result.spool is not None
         live = self._load("", found[""], ours=ours) if "" in found else None
-        # states 12 and 14: written to take another file's place, and never did
+        # state 12, state 14: written to take another file's place, and never did
         for suffix in found:
             if suffix in (".state.new", ".dead.new") or suffix.endswith(".copy"):
                 self.files.unlink(self.path + suffix)
@@ -163,11 +164,15 @@ class Recovery:
         if live and not judge(content, path, ours=ours):
             self.result.reuse = True
             return None
-        # states 3 to 6, 8: frames up to the end, past whatever is damaged
+        # state 3, state 4, state 5, state 6, state 8: frames up to the end, past whatever is damaged
         found = scan(content)
         segment = Segment.from_scan(self.files, path, handle, content, found)
         if segment is None:
-            self._lose_whole(path, size)
+            # state 3: nothing behind the preamble was ever finished
+            if live and all(gap.torn for gap in found.gaps):
+                self.result.reuse = True
+            else:
+                self._lose_whole(path, size)
             return None
         # state 4: the last frame was never finished; nobody was told that it is kept
         segment.gaps = [gap for gap in found.gaps if not gap.torn]

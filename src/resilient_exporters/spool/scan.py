@@ -29,6 +29,9 @@ _RUN_MARK = FRAME.pack(0, RUN_SIZE, Kind.RUN << KIND_SHIFT, 0)[4:]
 _SMALL = 1 << 24
 
 
+Walked = tuple[int, int, int, int, int, float]
+
+
 class Found(NamedTuple):
     """A valid frame: where, how long, its `meta` and `extra`, and the run frame in force."""
 
@@ -74,7 +77,7 @@ class Scan:
     end: int = HEADER_SIZE
 
 
-def walk(data: bytes, size: int, at: int, base: int, seed: int) -> tuple[list[tuple[int, int, int, int, int, float]], int]:
+def walk(data: bytes, size: int, at: int, base: int, seed: int) -> tuple[list[Walked], int]:
     """Valid frames of one run in a row, from `at` on, and where they end.
 
     Args:

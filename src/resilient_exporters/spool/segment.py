@@ -217,7 +217,9 @@ class Segment:
             return None
         frame = tail[at - begin :] if at >= begin else read_all(files, handle, size - at, at)
         crc, length, meta, _ = FRAME.unpack_from(frame)
-        if length != len(frame) or meta >> KIND_SHIFT != Kind.FOOTER or crc != crc32(frame[4:], (SELF_SEED + at) & MASK):
+        if length != len(frame) or meta >> KIND_SHIFT != Kind.FOOTER:
+            return None
+        if crc != crc32(frame[4:], (SELF_SEED + at) & MASK):
             return None
         return cls._described(files, path, handle, at, unpack_json(frame[FRAME.size : -TRAILER.size]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -170,7 +171,8 @@ class State:
             self.files.close(handle)
             raise
         if self._handle is not None:
-            self.files.close(self._handle)
+            with contextlib.suppress(OSError):  # nobody needs that file any more
+                self.files.close(self._handle)
         self._handle, self._frames, self._seed = handle, frames, context.seed
         self.size = self._small = len(data)
         self._stale = False

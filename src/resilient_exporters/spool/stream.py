@@ -14,7 +14,7 @@ from ..exceptions import InvalidConfigError, SpoolError, SpoolInUse
 from .cursor import Places
 from .dead import FORGOTTEN, LETTER, pack_forgotten, pack_letter, unpack_forgotten, unpack_letter
 from .files import Files
-from .frame import FRAME, RECORD_SIZE, Kind
+from .frame import FRAME, RECORD_SIZE, Context, Kind
 from .interface import DeadLetter, Fate
 from .ledger import Lane, Ledger
 from .log import Log, Placing, translated
@@ -40,7 +40,7 @@ class StreamFiles(Files):
     """The operating system, reduced to one file object.
 
     Args:
-        file: The file object. It is sought before each use and flushed after each write, since its owner may use it, too.
+        file: The file object; sought before each use and flushed after each write, since its owner may use it, too.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -225,6 +225,7 @@ class StreamSpool(LogSpool):
         self._books = self._gate
         self._limit = limit_bytes
         self._marked_end = 0
+        self._marked_context: Context | None = None
         self._file: BinaryIO | None = None
         self._name = f"file object {getattr(file, 'name', None) or type(file).__name__}"
         _check_able(file, self._name)
@@ -242,9 +243,8 @@ class StreamSpool(LogSpool):
         with _holding:
             holder = _held[file]() if file in _held else None
             if holder is not None and holder._pid == self._pid and not holder._closed:
-                raise SpoolInUse(
-                    f"the {self._name} is held by another pool of this process{f' ({holder.owner})' if holder.owner else ''}"
-                )
+                owner = f" ({holder.owner})" if holder.owner else ""
+                raise SpoolInUse(f"the {self._name} is held by another pool of this process{owner}")
             _held[file] = weakref.ref(self)
 
     def _open(self) -> Parts:
@@ -293,13 +293,14 @@ class StreamSpool(LogSpool):
         self._reap(parts)
 
     def _set_mark(self, parts: Parts) -> None:
-        self._marked_end = parts.log.live.end if parts.log.live is not None else 0
+        live = parts.log.live
+        self._marked_end, self._marked_context = (live.end, live.context) if live is not None else (0, None)
 
     def _take_back(self, parts: Parts) -> None:
         self._files.truncate(_HANDLE, self._marked_end)
         live = parts.log.live
         if live is not None and self._marked_end:
-            live.end = self._marked_end
+            live.end, live.context = self._marked_end, self._marked_context or live.context
         else:
             parts.log.forget_all()
 
@@ -376,7 +377,7 @@ def _check_able(file: BinaryIO, name: str) -> None:
     except (AttributeError, OSError, ValueError) as error:
         raise InvalidConfigError(f"the {name} cannot be used: {error}") from error
     if not able or not binary:
-        raise InvalidConfigError(f"the {name} must be binary, readable, writable and seekable, as from open(path, 'w+b')")
+        raise InvalidConfigError(f"the {name} must be binary, readable, writable, seekable: open(path, 'w+b')")
     if _appends(file):
         raise InvalidConfigError(f"the {name} is in append mode, where nothing can be written at a place; use 'r+b'")
 

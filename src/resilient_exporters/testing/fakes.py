@@ -215,7 +215,7 @@ class MemoryBatchExporter(_Fake):
         if not self.up:
             raise TargetDown("down on command")
 
-    def export(self, batch: Batch, **options: Any) -> None:
+    def export(self, batch: Batch, /, **options: Any) -> None:
         """Take a batch, or fail as told."""
         self._desk.enter(self.seconds)
         try:

@@ -70,7 +70,10 @@ class FaultProxy:
         self._port = 0
         self._armed: list[_Fault] = []
         self._connections: set[_Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._flowing = asyncio.Event()
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
@@ -104,7 +107,7 @@ class FaultProxy:
     @property
     def refuse(self) -> bool:
         """Whether new connections are refused; those that are there go on."""
-        return self._server is None
+        return self._listener is None
 
     @refuse.setter
     def refuse(self, refuse: bool) -> None:
@@ -188,41 +191,55 @@ class FaultProxy:
         self._call(lambda: self._armed.append(fault))
 
     async def _begin(self) -> None:
-        self._flowing = asyncio.Event()
         self._flowing.set()
         await self._listen()
 
     async def _listen(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, self.host, self._port, limit=_CHUNK)
-            self._port = self._server.sockets[0].getsockname()[1]
+        if self._listener is None:
+            self._listener = socket.create_server((self.host, self._port))
+            self._listener.setblocking(False)
+            self._port = self._listener.getsockname()[1]
+            self._accepting = self._start(self._accept(self._listener))
 
     async def _stop_listening(self) -> None:
-        if self._server is not None:
-            server, self._server = self._server, None
-            server.close()
-            await asyncio.sleep(0)  # the loop lets go of the socket in its next round
+        if self._listener is not None and self._accepting is not None:
+            listener, self._listener = self._listener, None
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            listener.close()
 
     async def _end(self) -> None:
         await self._stop_listening()
         self._reset_all()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _reset_all(self) -> None:
         for connection in list(self._connections):
             connection.reset()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+    async def _accept(self, listener: socket.socket) -> None:
+        while True:
+            accepted, _ = await self._loop.sock_accept(listener)
+            self.accepted += 1
+            self._start(self._serve(accepted))
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        client = await asyncio.open_connection(sock=accepted, limit=_CHUNK)
         try:
             target = await asyncio.open_connection(*self._target, limit=_CHUNK)
-        except OSError:
-            _abort(writer)
+        except (OSError, asyncio.CancelledError):
+            _abort(client[1])
             return
-        connection = _Connection(self, (reader, writer), target)
+        connection = _Connection(self, client, target)
         self._connections.add(connection)
         try:
             await connection.run()

@@ -201,6 +201,12 @@ class TornFiles(Files):
         """How many operations changed anything so far."""
         return len(self._trace)
 
+    @property
+    def spoiled(self) -> bool:
+        """Whether a failed sync left pages behind that no later sync saves."""
+        files = (self._disk.files[file] for file in self._disk.names.values())
+        return any(file.versions.keys() - file.dirty for file in files)
+
     def cuts(self) -> list[int]:
         """The moments at which a power cut is worth trying, as numbers of operations done before it.
 
@@ -264,6 +270,10 @@ class TornFiles(Files):
             taken: Bytes that a failing write takes before; with 0 as `error` it returns this number. Ignored elsewhere.
         """
         self._failures[call] = error, taken or 0
+
+    def heal(self) -> None:
+        """Let no call fail that has not failed yet."""
+        self._failures.clear()
 
     def _call(self, name: str) -> int:
         """Note a call, fail it if it is to fail; how many bytes a write may take, or -1 for all."""

@@ -1,0 +1,300 @@
+"""Keeps records: the one spool of the moment, what happens when it is full, and the move to another one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.lane import Lane
+from resilient_exporters.delivery.moving import copy_owed, owed_slices
+from resilient_exporters.delivery.parcel import Lot, Parcel
+from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError, SpoolFull
+from resilient_exporters.policies import Limits
+from resilient_exporters.spool.backed import BackedSpool
+from resilient_exporters.spool.interface import Opaque, Payload, Slice, Spool
+from resilient_exporters.spool.memory import MemorySpool
+
+__all__ = ["Keep", "Keeper"]
+
+_log = logging.getLogger("resilient_exporters")
+
+_FRAME = 256
+"""Bytes that a record may cost beside its payload, generously: to make room for it."""
+_BLOCKED_LOOKS = 0.02
+"""Seconds between looks for room while a sender is blocked."""
+_CALM = 1.0
+"""Seconds without shortage after which the next one is announced again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How a record is to be kept.
+
+    Args:
+        sync: Whether it is safe against a power cut when the call returns.
+        ttl: Seconds after which it may be dropped; None = never.
+    """
+
+    sync: bool = False
+    ttl: float | None = None
+
+
+class Keeper:
+    """Owns the spool. Appends go through its gate, so that the spool can be exchanged under way.
+
+    Args:
+        name: The pool's, for the log.
+        spool: Where owed records wait.
+        limits: What happens when there is no room.
+        clock: Tells the time.
+        lanes: The lanes of the moment.
+    """
+
+    def __init__(
+        self, name: str, spool: Spool, limits: Limits, clock: Clock, lanes: Callable[[], dict[str, Lane]]
+    ) -> None:
+        self.name = name
+        self.spool = spool
+        self.once = MemorySpool()
+        """Where records wait for their one attempt when nothing is to be kept."""
+        self.closed = False
+        self._limits = limits
+        self._clock = clock
+        self._lanes = lanes
+        self._gate = threading.RLock()
+        self._moving = False
+        self._late: list[Callable[[], None]] = []
+        self._short_at = float("-inf")
+        self._expired_at = float("-inf")
+
+    # Keeping
+
+    def keep(self, parcel: Parcel, lanes: frozenset[str], how: Keep) -> bool:
+        """Keep a record for lanes; False when the user's policy dropped it.
+
+        Raises:
+            SpoolError: It could not be kept.
+        """
+        first, run, time = parcel.number, parcel.run, parcel.time
+        return self._keep([parcel.payload], parcel.options, parcel.flags, lanes, how, first=first, run=run, time=time)
+
+    def keep_lot(self, lot: Lot, how: Keep) -> bool:
+        """Keep records in one append, numbered as they are kept; False when the user's policy dropped them."""
+        return self._keep(lot.payloads, lot.options, lot.flags, lot.lanes, how, time=self._clock.time())
+
+    def keep_once(self, lot: Lot) -> None:
+        """Hold records in memory until their first attempt."""
+        with self._gate:
+            self.once.append(
+                lot.payloads, lot.lanes, time=self._clock.time(), options=lot.options, flags=lot.flags
+            )
+
+    def _keep(
+        self,
+        payloads: Sequence[Payload],
+        options: bytes,
+        flags: int,
+        lanes: frozenset[str],
+        how: Keep,
+        *,
+        time: float,
+        first: int | None = None,
+        run: int | None = None,
+    ) -> bool:
+        def append() -> None:
+            self.spool.append(
+                payloads,
+                lanes,
+                time=time,
+                first=first,
+                run=run,
+                options=options,
+                flags=flags,
+                expires=0.0 if how.ttl is None else time + how.ttl,
+                sync=how.sync,
+            )
+
+        while True:
+            try:
+                with self._gate:
+                    if self._moving:  # this very thread exchanges the spool: a signal handler sends
+                        self._late.append(append)
+                    else:
+                        append()
+                return True
+            except SpoolFull as error:
+                if not self._make_room(error, payloads, lanes):
+                    return False
+
+    def _make_room(self, error: SpoolFull, payloads: Sequence[Payload], lanes: frozenset[str]) -> bool:
+        """Do what the user chose for a full spool; False when the records are dropped."""
+        policy = self._limits.when_full
+        if policy == "raise":
+            raise error
+        self._announce(error, policy)
+        if policy == "drop_newest":
+            self._count_dropped(dict.fromkeys(lanes, len(payloads)))
+            return False
+        if policy == "block":
+            self._wait_for_room(error)
+            return True
+        size = sum(len(p) if isinstance(p, bytes) else _FRAME for p in payloads) + _FRAME * len(payloads)
+        lost = self.spool.drop_oldest(size)
+        if not lost:
+            raise error
+        self._count_dropped(lost)
+        return True
+
+    def _wait_for_room(self, error: SpoolFull) -> None:
+        if self.closed:
+            raise PoolClosed(f"{self.name} was closed while a sender waited for room") from error
+        threading.Event().wait(_BLOCKED_LOOKS)
+
+    def _announce(self, error: SpoolFull, policy: str) -> None:
+        now = self._clock.now()
+        if now - self._short_at >= _CALM:
+            _log.warning("spool_full pool=%s policy=%s dropping_or_waiting: %s", self.name, policy, error)
+        self._short_at = now
+
+    def _count_dropped(self, lost: dict[str, int]) -> None:
+        lanes = self._lanes()
+        for name, records in lost.items():
+            if name in lanes:
+                lanes[name].dropped += records
+
+    def expire(self) -> None:
+        """Drop what has outlived its time; looks at most ten times a second."""
+        now = self._clock.now()
+        if now - self._expired_at >= 0.1:
+            self._expired_at = now
+            lost = self.spool.expire(self._clock.time())
+            if lost:
+                _log.warning("records_expired pool=%s %s", self.name, lost)
+                self._count_dropped(lost)
+
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str]) -> None:
+        """Make dead letters of records that were never kept."""
+        with self._gate:
+            self.spool.bury(lane, slice, reasons, 1)
+
+    # Another spool
+
+    def take(self, spool: Spool, how: Keep) -> None:
+        """Keep everything that another spool owes, as it is there, in as few appends as can be.
+
+        Raises:
+            SpoolError: There is no room for the rest of it.
+        """
+        for part, lanes in owed_slices(spool):
+            for first, payloads in _numbered(part):
+                self._keep(payloads, part.options, part.flags, lanes, how, first=first, run=part.run, time=part.times[0])
+
+    def bring(self, spool: Spool, renamed: Callable[[str], str]) -> bool:
+        """Take over what a memory spool owes; False when it must be read in place."""
+        if not isinstance(spool, MemorySpool) or isinstance(spool, BackedSpool) or tuple(spool.dead_letters()):
+            return False
+        try:
+            self._copied_from(spool, renamed)
+        except (DataTypeError, SpoolError):
+            return False
+        spool.close()
+        return True
+
+    def _copied_from(self, spool: Spool, renamed: Callable[[str], str]) -> None:
+        with self._gate:
+            try:
+                copy_owed(spool, self.spool, renamed, self._check_for(self.spool))
+            except BaseException:
+                self.spool.undo_appends()
+                raise
+
+    def switch(self, new: Spool) -> None:
+        """Carry all that is owed into another spool and go on there.
+
+        Args:
+            new: The spool to use from now on; a `BackedSpool` keeps the old one behind it.
+
+        Raises:
+            SpoolError: It could not take everything: nothing has changed.
+            DataTypeError: Something kept in memory cannot be written to a file: nothing has changed.
+        """
+        with self._standing_still() as lanes:
+            old, start = self.spool, new.next_place
+            try:
+                places = copy_owed(old, new, check=self._check_for(new))
+            except BaseException:
+                new.undo_appends()
+                raise
+            if isinstance(new, BackedSpool):
+                new.loaded(places)
+            self._adopt(old, new, {place: start + i for i, place in enumerate(places)}, lanes)
+            if not isinstance(new, BackedSpool):
+                old.close()
+
+    def switch_back(self) -> None:
+        """Go on in the file that a `BackedSpool` has behind it: append to it what it does not hold.
+
+        Raises:
+            SpoolError, DataTypeError: As for `switch`.
+        """
+        with self._standing_still() as lanes:
+            old = self.spool
+            assert isinstance(old, BackedSpool)
+            file, loaded = old.file, old.places
+            start = file.next_place
+            try:
+                places = copy_owed(old, file, after=len(loaded), check=self._check_for(file))
+            except BaseException:
+                file.undo_appends()
+                raise
+            moved = {i + 1: place for i, place in enumerate(loaded)} | {p: start + i for i, p in enumerate(places)}
+            self._adopt(old, file, moved, lanes)
+
+    def _adopt(self, old: Spool, new: Spool, moved: dict[int, int], lanes: list[Lane]) -> None:
+        for lane in lanes:
+            lane.move(old, new, moved)
+        self.spool = new
+
+    @staticmethod
+    def _check_for(spool: Spool) -> Callable[[Payload], Payload] | None:
+        return None if isinstance(spool, MemorySpool) else _bytes_only
+
+    @contextmanager
+    def _standing_still(self) -> Iterator[list[Lane]]:
+        """Nothing is appended, read or settled meanwhile; calls into exporters go on."""
+        with self._gate:
+            self._moving = True
+            lanes = list(self._lanes().values())
+            for lane in lanes:
+                lane.mutex.acquire()
+            try:
+                yield lanes
+            finally:
+                for lane in lanes:
+                    lane.mutex.release()
+                self._moving = False
+                late, self._late = self._late, []
+                for append in late:
+                    append()
+
+
+def _numbered(part: Slice) -> Iterator[tuple[int, list[Payload]]]:
+    """The runs of consecutive numbers in a slice: the first number of each, and its payloads."""
+    start = 0
+    for i in range(1, len(part) + 1):
+        if i == len(part) or part.numbers[i] != part.numbers[i - 1] + 1:
+            yield part.numbers[start], part.payloads[start:i]
+            start = i
+
+
+def _bytes_only(payload: Payload) -> Payload:
+    if isinstance(payload, Opaque):
+        raise DataTypeError(
+            f"a kept record of type {type(payload.data).__name__} cannot be written to a file; convert it in `transform=`,"
+            " or have it delivered first"
+        )
+    return payload

@@ -1,0 +1,365 @@
+"""Whatever happens to the bytes of a spool, it opens, loses no more than what was touched, and invents nothing."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_exporters.spool import FileSpool, StreamSpool
+from resilient_exporters.spool.frame import JOINED, Kind
+from resilient_exporters.spool.scan import scan
+from tests.spool.spooling import A, AB, Row, contents, held, is_subsequence, keep, restore, rows, settle
+
+STEP = 1 if os.environ.get("CI_STATES") else 3
+"""Every how many bytes to damage one: all in CI."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Thousands of warnings are expected."""
+    with caplog.at_level(logging.CRITICAL, "resilient_exporters"):
+        yield
+
+
+def fill(path: Path, segment_size: int = 1 << 20) -> tuple[list[Row], list[Row]]:
+    """A spool with single records, batches, options, two lanes and two runs; what its lanes owe."""
+    for number in range(2):
+        spool = FileSpool(path, segment_size=segment_size)
+        keep(spool, b"one %d" % number, lanes=A)
+        spool.append([b"two %d" % number, b"three %d" % number], AB, time=2.5)
+        spool.append([b"four %d" % number], AB, time=3.5, options=b"options", expires=99.0)
+        spool.append([b"five %d" % number], A, time=3.5, run=77, first=1 + number)
+        keep(spool, b"six %d" % number, b"seven %d" % number, lanes=AB)
+        found = rows(spool, "a"), rows(spool, "b")
+        spool.close()
+    return found
+
+
+def touched(data: bytes, start: int, stop: int) -> int:
+    """How many records are in frames that have any of these bytes."""
+    count = 0
+    for frame in scan(data).frames:
+        if frame.kind in JOINED and frame.at < stop and start < frame.at + frame.length:
+            count += 2 if frame.kind == Kind.MANY else 1
+    return count
+
+
+def check(path: Path, before: tuple[list[Row], list[Row]], most: int) -> FileSpool:
+    """Open and compare: the lanes owe what they owed, in order, but for at most so many records; and work goes on."""
+    spool = FileSpool(path)
+    for lane, was in zip("ab", before, strict=True):
+        now = rows(spool, lane)
+        assert is_subsequence(now, was)
+        assert len(was) - len(now) <= most
+    keep(spool, b"new", lanes=AB)
+    assert held(spool, "a")[-1:] == held(spool, "b")[-1:] == [b"new"]
+    now = held(spool, "a"), held(spool, "b")
+    spool.close()
+    again = FileSpool(path)
+    assert (held(again, "a"), held(again, "b")) == now
+    return again
+
+
+def test_a_flipped_byte_costs_its_frame(tmp_path: Path) -> None:
+    """Any byte of the live segment: the records of that frame, no others; frames that others need cost nothing."""
+    before = fill(tmp_path / "q")
+    files = contents(tmp_path)
+    for at in range(0, len(files["q"]), STEP):
+        data = bytearray(files["q"])
+        data[at] ^= 1 << at % 8
+        restore(tmp_path, {**files, "q": bytes(data)})
+        check(tmp_path / "q", before, touched(files["q"], at, at + 1)).close()
+
+
+def test_a_cut_costs_what_is_behind_it(tmp_path: Path) -> None:
+    """Any length of the live segment: everything before the cut is there."""
+    before = fill(tmp_path / "q")
+    files = contents(tmp_path)
+    size = len(files["q"])
+    for at in range(0, size, STEP):
+        restore(tmp_path, {**files, "q": files["q"][:at]})
+        check(tmp_path / "q", before, touched(files["q"], at, size)).close()
+
+
+def test_zeros_cost_what_they_cover(tmp_path: Path) -> None:
+    """Stretches of zeros anywhere, as from a lost page: the frames that they touch, and those of a lost run."""
+    before = fill(tmp_path / "q")
+    files = contents(tmp_path)
+    size = len(files["q"])
+    for at in range(16, size, 5 * STEP):
+        for length in (1, 30, 100):
+            data = bytearray(files["q"])
+            data[at : at + length] = bytes(len(data[at : at + length]))
+            restore(tmp_path, {**files, "q": bytes(data)})
+            runs = sum(
+                frame.kind == Kind.RUN and at < frame.at + 64 and frame.at < at + length for frame in scan(files["q"]).frames
+            )
+            lanes = sum(
+                frame.kind == Kind.LANES and at < frame.at + frame.length and frame.at < at + length
+                for frame in scan(files["q"]).frames
+            )
+            most = 99 if runs > 1 or lanes > 1 else touched(files["q"], at, at + length)
+            check(tmp_path / "q", before, most).close()
+
+
+def test_a_flipped_byte_in_a_sealed_segment(tmp_path: Path) -> None:
+    """Its footer is believed at opening, the damage found when it is read: counted, set aside, and only once."""
+    path = tmp_path / "q"
+    before = fill(path, segment_size=400)
+    files = contents(tmp_path)
+    sealed = sorted(name for name in files if name.startswith("q.0"))
+    assert len(sealed) >= 3
+    name = sealed[1]
+    for at in range(0, len(files[name]), 2 * STEP):
+        data = bytearray(files[name])
+        data[at] ^= 1 << at % 8
+        restore(tmp_path, {**files, name: bytes(data)})
+        check(path, before, touched(files[name], at, at + 1)).close()
+        damaged = [other for other in os.listdir(tmp_path) if ".damaged." in other]
+        assert len(damaged) <= 1
+
+
+def test_damage_is_counted_and_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The bytes are in a sibling, the loss is in `damage` and in the log, once."""
+    path = tmp_path / "q"
+    spool = FileSpool(path)
+    keep(spool, b"first", b"damaged record", b"last")
+    spool.close()
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"damaged", b"DAMAGED"))
+    with caplog.at_level(logging.WARNING, "resilient_exporters"):
+        spool = FileSpool(path)
+    assert spool.damage == (1, 24 + len("damaged record"))
+    assert [record.message.split()[0] for record in caplog.records] == ["spool_damaged"]
+    assert b"DAMAGED record" in (tmp_path / "q.damaged.1").read_bytes()
+    assert held(spool) == [b"first", b"last"]
+    spool.close()
+    spool = FileSpool(path)
+    assert spool.damage == (0, 0)
+    spool.close()
+
+
+def test_damage_found_while_reading(tmp_path: Path) -> None:
+    """What goes bad while the spool is open is dropped from the accounts when it is met."""
+    path = tmp_path / "q"
+    spool = FileSpool(path, segment_size=300)
+    keep(spool, *(b"record %d" % number for number in range(12)))
+    data = (tmp_path / "q.00000001").read_bytes()
+    (tmp_path / "q.00000001").write_bytes(data.replace(b"record 1", b"RECORD 1"))
+    assert spool.account("a").records == 12
+    assert [payload for part in iter_slices(spool) for payload in part] == [b"record %d" % n for n in range(12) if n != 1]
+    assert spool.account("a").records == 11
+    assert spool.damage == (1, 24 + 8)
+    settle(spool, "a", held(spool))
+    assert spool.owing() == ()
+    assert not (tmp_path / "q.00000001").exists()
+    spool.close()
+
+
+def iter_slices(spool: FileSpool) -> Iterator[list[object]]:
+    after = 0
+    while (part := spool.read("a", after, 2, 1000)) is not None:
+        after = part.places[-1]
+        yield list(part.payloads)
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> dict[str, bytes]:
+    """The files of a spool with several sealed segments, in a folder of that name."""
+    spool = FileSpool(tmp_path / "q", segment_size=300)
+    keep(spool, *(b"record %02d" % number for number in range(30)))
+    spool.close()
+    files = contents(tmp_path)
+    assert len(files) > 4
+    return files
+
+
+ALL = [b"record %02d" % number for number in range(30)]
+
+
+def test_swapped_segments(tmp_path: Path, sealed: dict[str, bytes]) -> None:
+    """Names do not matter: every segment says itself where it belongs, and nothing is overwritten later."""
+    swapped = {**sealed, "q.00000001": sealed["q.00000002"], "q.00000002": sealed["q.00000001"]}
+    swapped["q.00000099"] = swapped.pop("q.00000003")
+    restore(tmp_path, swapped)
+    spool = FileSpool(tmp_path / "q", segment_size=300)
+    assert held(spool) == ALL
+    assert spool.damage == (0, 0)
+    keep(spool, *(b"more %d" % number for number in range(30)))
+    assert held(spool) == [*ALL, *(b"more %d" % number for number in range(30))]
+    spool.close()
+
+
+def test_a_live_segment_never_replaces_a_sealed_one(tmp_path: Path, sealed: dict[str, bytes]) -> None:
+    """A sealed segment under the name that the live one would get stays."""
+    number = len([name for name in sealed if name.startswith("q.0")]) + 1
+    renamed = {**sealed, f"q.{number:08d}": sealed["q.00000001"]}
+    del renamed["q.00000001"]
+    restore(tmp_path, renamed)
+    spool = FileSpool(tmp_path / "q", segment_size=300)
+    keep(spool, *(b"more %d" % each for each in range(20)))
+    assert held(spool) == [*ALL, *(b"more %d" % each for each in range(20))]
+    spool.close()
+
+
+def test_a_duplicated_segment(tmp_path: Path, sealed: dict[str, bytes]) -> None:
+    """A copy of a segment is set aside; its records come once."""
+    restore(tmp_path, {**sealed, "q.00000077": sealed["q.00000002"]})
+    spool = FileSpool(tmp_path / "q")
+    assert held(spool) == ALL
+    assert (tmp_path / "q.damaged.1").read_bytes() == sealed["q.00000002"]
+    spool.close()
+
+
+def test_a_deleted_segment(tmp_path: Path, sealed: dict[str, bytes]) -> None:
+    """What was in it is lost and counted; what is before and behind it is there."""
+    rest = dict(sealed)
+    lost = sum(frame.kind == Kind.ONE for frame in scan(rest.pop("q.00000002")).frames)
+    restore(tmp_path, rest)
+    spool = FileSpool(tmp_path / "q")
+    assert len(held(spool)) == 30 - lost
+    assert is_subsequence(held(spool), ALL)
+    assert spool.damage == (lost, 0)
+    spool.close()
+
+
+def test_a_missing_first_segment_was_settled(tmp_path: Path, sealed: dict[str, bytes]) -> None:
+    """Segments are deleted from the front when they are settled, so that is no damage."""
+    rest = dict(sealed)
+    del rest["q.00000001"]
+    restore(tmp_path, rest)
+    spool = FileSpool(tmp_path / "q")
+    assert spool.damage == (0, 0)
+    assert is_subsequence(held(spool), ALL)
+    spool.close()
+
+
+def test_a_foreign_segment(tmp_path: Path, sealed: dict[str, bytes]) -> None:
+    """A segment of another spool is set aside: its records are not ours to send."""
+    (tmp_path / "other").mkdir()
+    other = FileSpool(tmp_path / "other" / "q", segment_size=200)
+    keep(other, *(b"foreign %d" % number for number in range(20)))
+    other.close()
+    foreign = contents(tmp_path / "other")["q.00000002"]
+    spool = FileSpool(tmp_path / "q")
+    settle(spool, "a", [b"record 03"])
+    spool.close()
+    (tmp_path / "q.00000055").write_bytes(foreign)
+    spool = FileSpool(tmp_path / "q")
+    assert held(spool) == [payload for payload in ALL if payload != b"record 03"]
+    assert (tmp_path / "q.damaged.1").read_bytes() == foreign
+    spool.close()
+
+
+def test_a_spool_sent_as_a_payload(tmp_path: Path) -> None:
+    """The frames inside a payload, which is a spool file, never come to life, however the spool around it is damaged."""
+    inner = FileSpool(tmp_path / "inner")
+    keep(inner, b"inner 1", b"inner 2", b"inner 3", lanes=AB)
+    inner.close()
+    file = (tmp_path / "inner").read_bytes()
+    spool = FileSpool(tmp_path / "q")
+    keep(spool, b"before", file, b"after")
+    whole = (tmp_path / "q").read_bytes()
+    keep(spool, whole, b"last")
+    spool.close()
+    files = {name: data for name, data in contents(tmp_path).items() if name.startswith("q")}
+    rng = random.Random(5)
+    for _ in range(60):
+        data = bytearray(files["q"])
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(144, len(data))
+            data[at : at + rng.choice([1, 8, 64])] = b"\xff"
+        restore(tmp_path, {"q": bytes(data)})
+        spool = FileSpool(tmp_path / "q")
+        assert is_subsequence(held(spool), [b"before", file, b"after", whole, b"last"])
+        assert held(spool, "b") == []
+        spool.close()
+
+
+def test_rubbish_is_passed_quickly(tmp_path: Path) -> None:
+    """A long stretch of rubbish between two records is searched in about linear time."""
+    spool = FileSpool(tmp_path / "q")
+    keep(spool, b"first", b"x" * (1 << 21), b"last")
+    spool.close()
+    data = bytearray((tmp_path / "q").read_bytes())
+    at = data.index(b"xxxx") - 24
+    data[at : at + (1 << 21)] = random.Random(1).randbytes(1 << 21)
+    (tmp_path / "q").write_bytes(data)
+    spool = FileSpool(tmp_path / "q")
+    assert held(spool) == [b"first", b"last"]
+    assert spool.damage == (1, (1 << 21) + 24)
+    spool.close()
+
+
+def test_any_state_file_costs_duplicates_only(tmp_path: Path) -> None:
+    """A state file that is cut, flipped, foreign or gone: no record is lost, some come again."""
+    path = tmp_path / "q"
+    spool = FileSpool(path, segment_size=400)
+    keep(spool, *(b"record %02d" % number for number in range(20)), lanes=AB)
+    for number in (12, 14, 13):
+        settle(spool, "a", [b"record %02d" % number])
+    owed = {lane: held(spool, lane) for lane in "ab"}
+    spool.close()
+    files = contents(tmp_path)
+    state = files.pop("q.state")
+    flips = [state[:at] + bytes([state[at] ^ 4]) + state[at + 1 :] for at in range(0, len(state), STEP)]
+    cuts = [state[:at] for at in range(0, len(state), STEP)]
+    for broken in [*flips, *cuts, b"something else entirely"]:
+        restore(tmp_path, {**files, "q.state": broken})
+        spool = FileSpool(path, segment_size=400)
+        for lane in "ab":
+            assert is_subsequence(owed[lane], held(spool, lane))
+        settle(spool, "a", [b"record 12"])
+        assert b"record 12" not in held(spool)
+        spool.close()
+
+
+def test_any_dead_letter_file(tmp_path: Path) -> None:
+    """A damaged dead-letter file still gives the letters that are whole, and takes new ones."""
+    path = tmp_path / "q"
+    spool = FileSpool(path)
+    keep(spool, *(b"record %d" % number for number in range(4)))
+    part = spool.read("a", 0, 3, 1000)
+    assert part is not None
+    spool.bury("a", part, {0: "no", 1: "no", 2: "no"}, 1)
+    spool.close()
+    files = contents(tmp_path)
+    dead = files["q.dead"]
+    for at in range(0, len(dead), STEP):
+        restore(tmp_path, {**files, "q.dead": dead[:at] + bytes([dead[at] ^ 4]) + dead[at + 1 :]})
+        spool = FileSpool(path)
+        letters = [letter.payload for letter in spool.dead_letters()]
+        assert len(letters) >= 2
+        assert is_subsequence(letters, [b"record 0", b"record 1", b"record 2"])
+        rest = spool.read("a", 0, 3, 1000)
+        assert rest is not None
+        spool.bury("a", rest, {0: "no"}, 1)
+        assert [letter.payload for letter in spool.dead_letters()] == [*letters, b"record 3"]
+        spool.close()
+
+
+def test_a_damaged_file_object() -> None:
+    """A stream that is flipped anywhere opens, too, and loses that frame only."""
+    file = io.BytesIO()
+    spool = StreamSpool(file)
+    keep(spool, b"one", b"two", b"three", lanes=AB)
+    settle(spool, "a", [b"one"])
+    spool.close()
+    data = file.getvalue()
+    for at in range(0, len(data), STEP):
+        file = io.BytesIO(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        spool = StreamSpool(file)
+        for lane in "ab":
+            assert is_subsequence(held(spool, lane), [b"one", b"two", b"three"])
+            assert len(held(spool, lane)) >= 2 - touched(data, at, at + 1)
+        keep(spool, b"new")
+        assert held(spool)[-1] == b"new"
+        settle(spool, "a", held(spool))
+        assert held(spool) == []
+        spool.close()
