@@ -77,11 +77,11 @@ def test_importing_does_nothing_but_import(run_script: Callable[..., str], tmp_p
 
 
 def test_importing_is_quick(run_script: Callable[..., str]) -> None:
-    """Importing takes well under 100 ms, measured without the library's two dependencies' shared objects cached out."""
+    """Importing takes well under 100 ms of the processor's time."""
     told = run_script(
         """
         import subprocess
-        code = "import time; t = time.perf_counter(); import resilient_exporters; print(time.perf_counter() - t)"
+        code = "from time import process_time as t; s = t(); import resilient_exporters; print(t() - s)"
         tell(min(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)))
         """
     )

@@ -192,7 +192,7 @@ def test_ids_survive_a_restart(make_pool: MakePool, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     class Noting(MemoryBatchExporter):
-        def export(self, batch: Any, **options: Any) -> None:
+        def export(self, batch: Any, /, **options: Any) -> None:
             seen.extend(record.id for record in batch.records)
             super().export(batch, **options)
 
@@ -248,21 +248,45 @@ def test_misconfigured_holds_everything_and_alarms(make_pool: MakePool, caplog: 
     assert list(range(5)) == target.got
 
 
+class Picky(MemoryBatchExporter):
+    """Refuses "bad" for good and "busy" for now."""
+
+    busy = True
+
+    def export(self, batch: Any, /, **options: Any) -> None:
+        data = [record.data for record in batch.records]
+        permanent = {at: "no such thing" for at, one in enumerate(data) if one == "bad"}
+        later = {at: "not now" for at, one in enumerate(data) if one == "busy" and self.busy}
+        self.error = rex.RecordsRefused(permanent=permanent, later=later) if permanent or later else None
+        super().export(batch, **options)
+
+
 def test_refused_records_concern_these_only(make_pool: MakePool) -> None:
     """RecordsRefused makes dead letters of some, keeps others for later, and the rest was taken."""
-    target = MemoryBatchExporter(up=False)
+    target = Picky("t")
     pool = make_pool([target])
-    pool.send_many(["good 1", "bad", "later", "good 2"])
-    target.up = True
-    target.error = rex.RecordsRefused(permanent={1: "no"}, later={2: "busy"})
+    pool.send_many(["good 1", "bad", "busy", "good 2", "bad", "good 3"])
+    assert ["good 1", "good 2", "good 3"] == target.got
+    assert pool.has_unsent_data()
+    target.busy = False
     pool.send_unsent_data()
-    assert ["good 1", "good 2"] == target.got[:2]
-    target.error = None
-    pool.send_unsent_data()
-    assert ["good 1", "good 2", "later"] == target.got
+    assert ["good 1", "good 2", "good 3", "busy"] == target.got
     assert not pool.has_unsent_data()
     (lane,) = pool.status().exporters
-    assert (3, 1, 0) == (lane.delivered, lane.dead, lane.owed)
+    assert (4, 2, 0) == (lane.delivered, lane.dead, lane.owed)
+
+
+@pytest.mark.parametrize("at", [-1, 1, 99, "0", None])
+def test_a_verdict_on_records_that_are_not_there_is_a_failure(make_pool: MakePool, at: Any) -> None:
+    """A RecordsRefused that names records outside the batch raises nowhere: the batch counts as failed."""
+    target = MemoryBatchExporter("t", error=rex.RecordsRefused(permanent={at: "?"}))
+    other = MemoryExporter("other")
+    pool = make_pool([target, other])
+    result, fine = pool.send("x")
+    assert ((None, False), True, (None, True)) == (result, result.kept, fine)
+    target.error = None
+    pool.send_unsent_data()
+    assert not pool.has_unsent_data()
 
 
 def test_many_refusals_in_a_row_mean_misconfigured(make_pool: MakePool) -> None:

@@ -129,6 +129,25 @@ def test_what_is_no_result_counts_as_failed(make_pool: MakePool, answer: Any) ->
     assert [(5, True)] == pool.send_unsent_data()
 
 
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_async_send_counts_as_failed(make_pool: MakePool) -> None:
+    """An exporter whose `send` is a coroutine or generator function by mistake fails by itself, and says why."""
+
+    class Async(rex.Exporter):
+        async def send(self, data: Any) -> rex.ExportResult:  # type: ignore[override]  # the mistake
+            return rex.ExportResult(None, True)
+
+    class Generating(rex.Exporter):
+        def send(self, data: Any) -> Any:
+            yield rex.ExportResult(None, True)
+
+    results = make_pool([Async(), Generating(), MemoryExporter()]).send(1)
+    assert [(None, False), (None, False), (None, True)] == results
+    assert "coroutine" in str(results[0].error)
+    assert "generator" in str(results[1].error)
+
+
 def test_a_result_of_a_subclass_counts(make_pool: MakePool) -> None:
     """A subclass of ExportResult is a result."""
 

@@ -60,7 +60,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, datetime):
         return bool((a, a.utcoffset(), a.fold, str(a.tzinfo)) == (b, b.utcoffset(), b.fold, str(b.tzinfo)))
     if isinstance(a, Decimal):
-        return a.as_tuple() == b.as_tuple()
+        return bool(a.as_tuple() == b.as_tuple())
     return bool(a == b)
 
 
@@ -283,6 +283,27 @@ def test_what_cannot_be_copied_is_kept_as_it_is(make_pool: MakePool) -> None:
     target.up = True
     pool.send_unsent_data()
     assert lock is target.got[0]["lock"]
+
+
+class Hostile:
+    """Resists being copied, compared, hashed, shown and measured."""
+
+    def resist(self, *args: Any) -> Any:
+        raise RuntimeError("hands off")
+
+    __deepcopy__ = __copy__ = __reduce_ex__ = __eq__ = __repr__ = __str__ = __bool__ = __len__ = __iter__ = resist
+    __hash__ = None  # type: ignore[assignment]  # on purpose
+
+
+@pytest.mark.parametrize("data", [nested(5000), Hostile(), [Hostile()], (number for number in range(3))])
+def test_in_memory_what_resists_is_kept_as_it_is(make_pool: MakePool, data: Any) -> None:
+    """In memory, data that is too deep or refuses to be copied is kept as the very object."""
+    target, late = MemoryExporter("t"), MemoryExporter("late", up=False)
+    pool = make_pool([target, late])
+    assert [True, False] == [result.successful for result in pool.send(data)]
+    late.up = True
+    pool.send_unsent_data()
+    assert [type(data)] * 2 == [type(got[0]) for got in (target.got, late.got)]
 
 
 class Vandal(rex.Exporter):

@@ -357,6 +357,29 @@ def test_an_exporter_may_define_its_own_attributes(make_pool: MakePool) -> None:
     assert [3] == sink
 
 
+def test_a_pool_may_be_subclassed(make_pool: MakePool, tmp_path: Path) -> None:
+    """A subclass of the pool that adds to `send` and to the constructor works, alone and inside another pool."""
+
+    class Stamping(rex.ExporterPool):
+        def __init__(self, *exporters: rex.Exporter, **options: Any) -> None:
+            super().__init__(exporters, **options)
+            self.stamped = 0
+
+        def send(self, data: Any, /, **kwargs: Any) -> Any:
+            self.stamped += 1
+            return super().send({"stamp": self.stamped, "data": data}, **kwargs)
+
+    target = MemoryExporter("t", up=False)
+    pool = Stamping(target, use_memory=False, tmp_file=tmp_path / "kept", name="stamping")
+    pool.send("a")
+    target.up = True
+    pool.send("b", table="x")
+    assert [{"stamp": 1, "data": "a"}, {"stamp": 2, "data": "b"}] == target.got
+    pool.close()
+    inner = Stamping(MemoryExporter("leaf"), name="inner")
+    assert make_pool([inner], name="outer").send("c")[0].successful
+
+
 def test_exporters_that_compare_equal_are_two(make_pool: MakePool) -> None:
     """Exporters are told apart by identity, whatever their `__eq__`, `__hash__`, `__bool__` and `__len__` say."""
 

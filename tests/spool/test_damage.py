@@ -14,7 +14,7 @@ import pytest
 from resilient_exporters.spool import FileSpool, StreamSpool
 from resilient_exporters.spool.frame import JOINED, Kind
 from resilient_exporters.spool.scan import scan
-from tests.spool.spooling import A, AB, Row, contents, held, is_subsequence, keep, restore, rows, settle
+from tests.spool.spooling import AB, A, Row, contents, held, is_subsequence, keep, restore, rows, settle
 
 STEP = 1 if os.environ.get("CI_STATES") else 3
 """Every how many bytes to damage one: all in CI."""

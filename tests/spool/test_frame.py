@@ -25,7 +25,7 @@ from resilient_exporters.spool.frame import (
 )
 from resilient_exporters.spool.scan import scan
 from resilient_exporters.spool.segment import TRAILER
-from tests.spool.spooling import A, AB, keep, settle
+from tests.spool.spooling import AB, A, keep, settle
 
 
 def u(data: bytes, start: int, stop: int) -> int:

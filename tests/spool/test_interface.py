@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +28,10 @@ from hypothesis.stateful import (
 
 from resilient_exporters.exceptions import PoolClosed
 from resilient_exporters.spool.filespool import FileSpool
-from resilient_exporters.spool.interface import Fate, Slice, Spool
+from resilient_exporters.spool.interface import Fate, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.spool.stream import StreamSpool
+from tests.spool.interruptions import at_line
 
 EXAMPLES = max(40, int(os.environ.get("CI_STATES", "0")) // 20)
 LANES = ("a", "b", "c")
@@ -449,28 +453,134 @@ def test_a_closed_spool_takes_nothing(opener: Opener) -> None:
         spool.read("a", 0, 1, 1)
 
 
-def test_an_append_inside_an_append_is_kept(opener: Opener) -> None:
-    """A finalizer that appends while the same thread appends does not wait for itself, and loses nothing."""
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_append_inside_an_append_is_kept(kind: str, fresh: bool, batch: int) -> None:
+    """A signal handler may append before every single line of an append: both are kept, once, in one of two orders."""
+    line, reached = 0, True
+    while reached:
+        with KINDS[kind]() as opener:
+            spool = opener()
+            before = [] if fresh else [b"before"]
+            for payload in before:
+                spool.append([payload], frozenset("a"), time=1.0)
+            reached = at_line(
+                line,
+                type(spool).append.__code__,
+                lambda spool=spool: spool.append([b"inner"], frozenset("a"), time=3.0),  # type: ignore[misc]
+                lambda spool=spool: spool.append([b"outer"] * batch, frozenset("a"), time=2.0),  # type: ignore[misc]
+            )
+            found = [row[3] for row in held(spool, "a")]
+            outer, inner = [b"outer"] * batch, [b"inner"] * reached
+            assert found in ([*before, *outer, *inner], [*before, *inner, *outer])
+            assert spool.account("a").records == len(found)
+            spool.close()
+            if kind in LASTING:
+                spool = opener()
+                assert [row[3] for row in held(spool, "a")] == found
+                spool.close()
+        line += 1
+    assert line > 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_append_inside_anything_else_is_kept(kind: str) -> None:
+    """A signal handler may append before every single line of a read, a settle or a bury, too."""
+
+    def settle(spool: Spool, part: Slice) -> None:
+        spool.settle("a", [part.places[0], part.places[2]], Fate.DELIVERED)
+
+    def bury(spool: Spool, part: Slice) -> None:
+        spool.bury("a", part, {0: "refused", 2: "refused"}, 1)
+
+    def read(spool: Spool, part: Slice) -> None:
+        again = spool.read("a", 0, 10, EVERYTHING)
+        assert again is not None
+        assert again.payloads[:3] == [b"1", b"2", b"3"]
+
+    for work, left in ((settle, [b"2"]), (bury, [b"2"]), (read, [b"1", b"2", b"3"])):
+        line, reached = 0, True
+        while reached:
+            with KINDS[kind]() as opener:
+                spool = opener()
+                spool.append([b"1", b"2", b"3"], frozenset("ab"), time=1.0)
+                part = spool.read("a", 0, 10, EVERYTHING)
+                assert part is not None
+                reached = at_line(
+                    line,
+                    getattr(type(spool), work.__name__).__code__,
+                    lambda spool=spool: spool.append([b"inner"], frozenset("ab"), time=3.0),  # type: ignore[misc]
+                    lambda spool=spool, part=part, work=work: work(spool, part),  # type: ignore[misc]
+                )
+                assert [row[3] for row in held(spool, "a")] == [*left, *[b"inner"] * reached]
+                assert [row[3] for row in held(spool, "b")] == [b"1", b"2", b"3", *[b"inner"] * reached]
+                assert spool.account("a").records == len(left) + reached
+                assert spool.account("b").records == 3 + reached
+                spool.close()
+            line += 1
+        assert line > 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+@pytest.mark.parametrize("reading", [False, True])
+def test_appends_from_real_signal_handlers_are_kept(opener: Opener, reading: bool) -> None:
+    """Signals that append while the main thread appends, beside a thread that delivers: nothing is lost or doubled."""
     spool = opener()
+    inner, outer, delivered = itertools.count(), 0, list[Any]()
+    signalled: list[int] = []
+    finished = threading.Event()
 
-    class Payloads(list[bytes]):
-        """Payloads that append something else when they are looked at for the first time."""
+    def handler(*_: object) -> None:
+        number = next(inner)  # handlers interrupt each other, too
+        spool.append([b"inner %d" % number], frozenset("a"), time=1.0)
+        signalled.append(number)
 
-        def __len__(self) -> int:
-            if not entered:
-                entered.append(True)
-                spool.append([b"inner"], frozenset("a"), time=2.0)
-            return super().__len__()
+    def deliver() -> None:
+        over = False
+        while not over:
+            over = finished.is_set()
+            while part := spool.read("a", 0, 50, 1000):
+                over = False
+                delivered.extend(part.payloads)
+                spool.settle("a", part.places, Fate.DELIVERED)
 
-        def __iter__(self) -> Iterator[bytes]:
-            len(self)
-            return super().__iter__()
+    reader = threading.Thread(target=deliver)
+    if reading:
+        reader.start()
+    old = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        while len(signalled) < 100:
+            outer += 1
+            spool.append([b"outer %d" % outer], frozenset("a"), time=1.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        finished.set()
+        if reading:
+            reader.join()
+    assert spool.account("a").records == (0 if reading else len(signalled) + outer)
+    found = delivered if reading else [row[3] for row in held(spool, "a")]
+    wanted = [b"inner %d" % number for number in signalled]
+    wanted += [b"outer %d" % number for number in range(1, outer + 1)]
+    assert sorted(found) == sorted(wanted)
+    spool.close()
 
-    entered: list[bool] = []
-    spool.append(Payloads([b"outer", b"outer"]), frozenset("a"), time=1.0)
-    found = [payload for part in slices(spool, "a") for payload in part.payloads]
-    assert sorted(found, key=repr) == [b"inner", b"outer", b"outer"]
-    assert spool.account("a").records == 3
+
+def test_a_frozen_spool_is_read_and_settled_only(opener: Opener) -> None:
+    """While frozen a spool takes no appends and says so; reading and settling go on; thawed, it takes them again."""
+    spool = opener()
+    spool.append([b"1", b"2"], frozenset("a"), time=1.0)
+    spool.freeze()
+    with pytest.raises(SpoolMoving):
+        spool.append([b"3"], frozenset("a"), time=1.0)
+    part = spool.read("a", 0, 1, EVERYTHING)
+    assert part is not None
+    spool.settle("a", part.places, Fate.DELIVERED)
+    spool.thaw()
+    spool.append([b"4"], frozenset("a"), time=1.0)
+    assert [row[3] for row in held(spool, "a")] == [b"2", b"4"]
     spool.close()
 
 

@@ -6,20 +6,30 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from resilient_exporters.spool.filespool import FileSpool
-from resilient_exporters.spool.interface import Fate
+from resilient_exporters.spool.interface import Fate, Spool
+from resilient_exporters.spool.stream import StreamSpool
 
 KILLS = int(os.environ.get("CI_KILLS", "20"))
 LANES = ("a", "b")
 
 
-def open_spool(path: str) -> FileSpool:
-    return FileSpool(path, segment_size=3000)
+@contextmanager
+def opened(kind: str, path: str) -> Iterator[Spool]:
+    """A spool of files, or of a file object that a user opened."""
+    if kind == "file":
+        with closing(FileSpool(path, segment_size=3000)) as spool:
+            yield spool
+        return
+    with open(path, "r+b" if os.path.exists(path) else "w+b") as file, closing(StreamSpool(file)) as stream:
+        yield stream
 
 
 def say(*words: object) -> None:
@@ -27,11 +37,8 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def work(path: str, serial: int, seed: int) -> None:
+def work(spool: Spool, serial: int, rng: random.Random) -> None:
     """Append, settle and bury for ever; run in a process of its own, until it is killed."""
-    rng = random.Random(seed)
-    spool = open_spool(path)
-    say("open")
     while True:
         count = rng.choice([1, 1, 1, 5])
         numbers = range(serial, serial + count)
@@ -81,7 +88,7 @@ class Told:
             case "bury":
                 self.burying.update((words[0], int(word)) for word in words[1:])
 
-    def check(self, spool: FileSpool) -> None:
+    def check(self, spool: Spool) -> None:
         letters = {(letter.lane, serial_of(letter.payload)) for letter in spool.dead_letters()}
         assert letters <= self.burying
         for lane in LANES:
@@ -98,13 +105,14 @@ class Told:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_killed_again_and_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_killed_again_and_again(kind: str, tmp_path: Path) -> None:
     """Killed at any moment, opened again, killed again: what was kept is there until it was settled."""
     told, path = Told(), str(tmp_path / "spool")
     for kill in range(KILLS):
         rng = random.Random(kill)
         serial = max(told.begun, default=0) + 1
-        command = [sys.executable, __file__, path, str(serial), str(kill)]
+        command = [sys.executable, __file__, kind, path, str(serial), str(kill)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             for _ in range(rng.choice([1, 2, 5, 50, 300])):
@@ -113,11 +121,11 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
             for line in child.stdout:
                 told.hear(line.decode())
         assert child.returncode < 0, "it ended by itself"
-        spool = open_spool(path)
-        told.check(spool)
-        spool.close()
+        with opened(kind, path) as spool:
+            told.check(spool)
     assert len(told.kept) > KILLS
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    with opened(sys.argv[1], sys.argv[2]) as spool:
+        work(spool, int(sys.argv[3]), random.Random(sys.argv[4]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -13,13 +12,12 @@ from typing import Any
 import pytest
 
 from resilient_exporters.exceptions import PoolClosed, SpoolFull
-from resilient_exporters.spool import block, memory, store
 from resilient_exporters.spool.interface import Fate, Opaque, Slice
 from resilient_exporters.spool.memory import MemorySpool
+from tests.spool.interruptions import interrupted_at
 
 A = frozenset({"a"})
 AB = frozenset({"a", "b"})
-CODE = {module.__file__ for module in (memory, store, block)}
 
 
 def drain(spool: MemorySpool, lane: str = "a") -> list[Any]:
@@ -144,110 +142,6 @@ def test_a_record_that_nobody_owes_is_refused() -> None:
         keep(MemorySpool(), b"x", lanes=frozenset())
 
 
-def trace_lines(code: Any, act: Callable[[int], None]) -> Callable[..., Any]:
-    """A trace function that calls `act` with a running number before each line of a function or what it calls."""
-    seen = iter(range(1 << 30))
-
-    def local(frame: Any, event: str, arg: Any) -> Any:
-        if event in ("line", "return"):
-            act(next(seen))
-        return local
-
-    def outer(frame: Any, event: str, arg: Any) -> Any:
-        inside = frame
-        while inside is not None and inside.f_code is not code:
-            inside = inside.f_back
-        return local if inside is not None and frame.f_code.co_filename in CODE else None
-
-    return outer
-
-
-def at_line(number: int, code: Any, act: Callable[[], None], work: Callable[[], None]) -> bool:
-    """Do `work`, and `act` before its line `number` as a signal handler would; whether the line was reached."""
-    reached = False
-
-    def check(line: int) -> None:
-        nonlocal reached
-        if line == number:
-            reached = True
-            sys.settrace(None)
-            act()
-
-    before = sys.gettrace()
-    sys.settrace(trace_lines(code, check))
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return reached
-
-
-@pytest.mark.parametrize("batch", [1, 3, 1030])
-def test_an_append_inside_an_append_is_kept(batch: int) -> None:
-    """A signal handler may append before every single line of an append: both are kept, once, in one of two orders."""
-    line, reached = 0, True
-    while reached:
-        spool = MemorySpool()
-        keep(spool, b"before")
-        reached = at_line(
-            line,
-            MemorySpool.append.__code__,
-            lambda spool=spool: keep(spool, b"inner"),  # type: ignore[misc]
-            lambda spool=spool: keep(spool, *[b"outer"] * batch),  # type: ignore[misc]
-        )
-        expected = [b"before", *[b"outer"] * batch, *[b"inner"] * reached]
-        found = drain(spool)
-        assert sorted(expected) == sorted(found)
-        assert found.index(b"outer") - 1 in (0, 1)
-        assert spool.account("a").records == len(expected)
-        line += 1
-    assert line > 10
-
-
-def test_an_append_inside_a_settle_is_kept() -> None:
-    """A signal handler may append before every single line of a settle."""
-    line, reached = 0, True
-    while reached:
-        spool = MemorySpool()
-        keep(spool, b"1", b"2", b"3", lanes=AB)
-        spool.settle("b", [1, 2], Fate.DELIVERED)
-        reached = at_line(
-            line,
-            MemorySpool.settle.__code__,
-            lambda spool=spool: keep(spool, b"inner", lanes=AB),  # type: ignore[misc]
-            lambda spool=spool: spool.settle("a", [1, 3], Fate.DELIVERED),  # type: ignore[misc]
-        )
-        assert drain(spool) == [b"2", *[b"inner"] * reached]
-        assert drain(spool, "b") == [b"3", *[b"inner"] * reached]
-        assert spool.account("a").records == 1 + reached
-        assert spool.account("b").records == 1 + reached
-        line += 1
-    assert line > 10
-
-
-def interrupted_at(number: int, work: Callable[[], None]) -> bool:
-    """Do `work` with KeyboardInterrupt at its call or return `number`: there Python looks for signals."""
-    seen, reached = -1, False
-
-    def check(frame: Any, event: str, arg: Any) -> None:
-        nonlocal seen, reached
-        if frame.f_code.co_filename in CODE and event != "return":
-            seen += 1
-            if seen == number:
-                reached = True
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-
-    sys.setprofile(check)
-    try:
-        work()
-    except KeyboardInterrupt:
-        assert reached
-    finally:
-        sys.setprofile(None)
-    return reached
-
-
 @pytest.mark.parametrize("more", [{}, {"expires": 9.0}])
 @pytest.mark.parametrize("batch", [1, 3, 1030])
 def test_an_interrupted_append_keeps_all_or_nothing(batch: int, more: dict[str, Any]) -> None:
@@ -283,32 +177,6 @@ def test_an_interrupted_settle_leaves_the_accounts_right() -> None:
         assert spool.size() == 0
         line += 1
     assert line > 10
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
-def test_appends_from_real_signal_handlers_are_kept() -> None:
-    """Signals that append while the main thread appends lose nothing."""
-    spool = MemorySpool()
-    inner = 0
-
-    def handler(*_: object) -> None:
-        nonlocal inner
-        inner += 1
-        keep(spool, b"inner")
-
-    old = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-    outer = 0
-    try:
-        while inner < 50:
-            keep(spool, b"outer")
-            outer += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
-    found = drain(spool)
-    assert (found.count(b"outer"), found.count(b"inner")) == (outer, inner)
-    assert spool.account("a").records == outer + inner
 
 
 def test_many_threads_lose_nothing() -> None:

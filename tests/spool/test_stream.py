@@ -12,7 +12,7 @@ import pytest
 
 from resilient_exporters.exceptions import InvalidConfigError, PoolClosed, SpoolError, SpoolFull, SpoolInUse
 from resilient_exporters.spool import StreamSpool
-from tests.spool.spooling import A, AB, held, keep, settle
+from tests.spool.spooling import AB, A, held, keep, settle
 
 
 def test_it_is_emptied_when_nothing_is_owed() -> None:

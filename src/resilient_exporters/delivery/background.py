@@ -74,10 +74,10 @@ class Background:
         self.asleep = False
         """Whether some lane is idle, so that a record just kept must wake it. Read without a lock."""
         self.connected: Callable[[], bool] = lambda: True
-        self.progress = threading.Condition(threading.Lock())
+        self.progress = threading.Condition()
         """Notified whenever a lane has made a step or comes to rest."""
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send while its thread is in here
         self._seats: dict[str, _Seat] = {}
 
     def add(self, lane: Lane) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from resilient_exporters import codec
 from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.background import Background
 from resilient_exporters.delivery.clock import Clock
@@ -17,9 +19,9 @@ from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.target import Target
-from resilient_exporters.exceptions import PoolClosed, Queued, SpoolError
+from resilient_exporters.exceptions import DataTypeError, PoolClosed, Queued, SpoolError
 from resilient_exporters.records import ExportResult
-from resilient_exporters.spool.interface import Payload, Slice, Spool
+from resilient_exporters.spool.interface import Payload, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.status import LaneState, LaneStatus, Orphan, PoolStatus
 
@@ -49,7 +51,7 @@ class Engine:
         self.keeper = Keeper(name, spool, settings.limits, clock, self._lanes_now)
         self._foreground = Foreground(name, settings, self.keeper, clock, self._lanes_now)
         self._background: Background | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._receipts = Receipts()
         self._orphans_named: set[str] = set()
         self._orphans_looked_for = False
@@ -187,6 +189,38 @@ class Engine:
         for result in owing:
             result.kept = kept
         return None
+
+    def quick(self, lanes: frozenset[str], how: Keep) -> Callable[[Any], bool] | None:
+        """The way of a plain record in background mode, with all that does not change looked up beforehand.
+
+        It holds for the spool, the lanes and the settings of the moment; whoever changes them throws it away. An append
+        that meets a spool that is full, frozen or closed has kept nothing: then it returns False, and the record takes
+        the long way, which knows what to do.
+
+        Args:
+            lanes: Whom the records are for.
+            how: How they are kept.
+
+        Returns:
+            A function of the data that returns whether the record was kept; None when there is no short way.
+        """
+        if not self.settings.background or not self.settings.saves or how.ttl is not None:
+            return None
+        encode, append, now = codec.encode, self.spool.append, self.clock.time
+        background, sync = self.background(), how.sync
+
+        def send(data: Any) -> bool:
+            if data is None:
+                return False
+            try:
+                append((encode(data),), lanes, time=now(), sync=sync)
+            except (DataTypeError, SpoolError, SpoolMoving, PoolClosed):
+                return False
+            if background.asleep:
+                background.wake()
+            return True
+
+        return send
 
     # Many at once
 
@@ -340,16 +374,17 @@ class Engine:
     # Life
 
     def background(self) -> Background:
-        """The threads that deliver in the background, started when first needed."""
+        """The threads that deliver in the background, made when first needed."""
         background = self._background
         if background is None:
+            background = Background(self.settings, self.clock, self.name, self.keeper.expire)
+            background.connected = self._foreground.connected
             with self._starting:
-                background = self._background or Background(self.settings, self.clock, self.name, self.keeper.expire)
                 if self._background is None:
-                    background.connected = self._foreground.connected
+                    self._background = background
                     for lane in self.lanes.values():
                         background.add(lane)
-                    self._background = background
+                background = self._background
         background.workers.limit = self.settings.num_threads
         return background
 

@@ -181,7 +181,7 @@ class Foreground:
 
     def _clear_the_way(self, lane: Lane, deadline: float, parcel: Parcel) -> bool:
         """Look after what is owed; whether a new record may be tried now."""
-        if not self._settings.manual and lane.owed():
+        if not lane.clear() and not self._settings.manual:
             return self.look_after(lane, deadline, (parcel.run, parcel.number))
         return lane.not_before <= self._clock.now()
 
@@ -299,7 +299,7 @@ class Foreground:
 
     def passes(self, lanes: list[Lane], results: list[ExportResult] | None, ends: float | None = None) -> None:
         """Make a pass over what each lane owes, however long the pause should be."""
-        self._keeper.expire()
+        self._keeper.expire(at_once=True)
         for lane in lanes:
             if not lane.owed() or not lane.enter(lane.target.timeout):
                 continue

@@ -15,7 +15,7 @@ from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError, SpoolFull
 from resilient_exporters.policies import Limits
 from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import Opaque, Payload, Slice, Spool
+from resilient_exporters.spool.interface import Fate, Opaque, Payload, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 
 __all__ = ["Keep", "Keeper"]
@@ -26,6 +26,8 @@ _FRAME = 256
 """Bytes that a record may cost beside its payload, generously: to make room for it."""
 _BLOCKED_LOOKS = 0.02
 """Seconds between looks for room while a sender is blocked."""
+_EXPIRY_LOOKS = 0.1
+"""Seconds between looks for records that have outlived their time."""
 _CALM = 1.0
 """Seconds without shortage after which the next one is announced again."""
 
@@ -44,7 +46,7 @@ class Keep:
 
 
 class Keeper:
-    """Owns the spool. Appends go through its gate, so that the spool can be exchanged under way.
+    """Owns the spool, and exchanges it under way: an append that meets a frozen one waits at the gate.
 
     Args:
         name: The pool's, for the log.
@@ -88,10 +90,7 @@ class Keeper:
 
     def keep_once(self, lot: Lot) -> None:
         """Hold records in memory until their first attempt."""
-        with self._gate:
-            self.once.append(
-                lot.payloads, lot.lanes, time=self._clock.time(), options=lot.options, flags=lot.flags
-            )
+        self.once.append(lot.payloads, lot.lanes, time=self._clock.time(), options=lot.options, flags=lot.flags)
 
     def _keep(
         self,
@@ -111,7 +110,7 @@ class Keeper:
                 lanes,
                 time=time,
                 first=first,
-                run=run,
+                run=None if run == self.spool.run else run,
                 options=options,
                 flags=flags,
                 expires=0.0 if how.ttl is None else time + how.ttl,
@@ -120,15 +119,22 @@ class Keeper:
 
         while True:
             try:
-                with self._gate:
-                    if self._moving:  # this very thread exchanges the spool: a signal handler sends
-                        self._late.append(append)
-                    else:
-                        append()
+                append()
+                return True
+            except SpoolMoving:
+                self._when_moved(append)
                 return True
             except SpoolFull as error:
                 if not self._make_room(error, payloads, lanes):
                     return False
+
+    def _when_moved(self, append: Callable[[], None]) -> None:
+        """Append after the move: wait for it, or leave it to this very thread, which makes it while a signal handler sends."""
+        with self._gate:
+            if self._moving:
+                self._late.append(append)
+            else:
+                append()
 
     def _make_room(self, error: SpoolFull, payloads: Sequence[Payload], lanes: frozenset[str]) -> bool:
         """Do what the user chose for a full spool; False when the records are dropped."""
@@ -166,10 +172,10 @@ class Keeper:
             if name in lanes:
                 lanes[name].dropped += records
 
-    def expire(self) -> None:
-        """Drop what has outlived its time; looks at most ten times a second."""
+    def expire(self, at_once: bool = False) -> None:
+        """Drop what has outlived its time; looks ten times a second at most, unless it has to be at once."""
         now = self._clock.now()
-        if now - self._expired_at >= 0.1:
+        if at_once or now - self._expired_at >= _EXPIRY_LOOKS:
             self._expired_at = now
             lost = self.spool.expire(self._clock.time())
             if lost:
@@ -194,23 +200,22 @@ class Keeper:
                 self._keep(payloads, part.options, part.flags, lanes, how, first=first, run=part.run, time=part.times[0])
 
     def bring(self, spool: Spool, renamed: Callable[[str], str]) -> bool:
-        """Take over what a memory spool owes; False when it must be read in place."""
+        """Take over what a memory spool owes; False when it, or the rest of it, must be read in place."""
         if not isinstance(spool, MemorySpool) or isinstance(spool, BackedSpool) or tuple(spool.dead_letters()):
             return False
         try:
-            self._copied_from(spool, renamed)
+            for part, lanes in owed_slices(spool):
+                for i, payload in enumerate(part.payloads):
+                    self._check_for(self.spool)(payload)
+                    named = frozenset(map(renamed, lanes))
+                    first, run, time = part.numbers[i], part.run, part.times[i]
+                    self._keep([payload], part.options, part.flags, named, Keep(), first=first, run=run, time=time)
+                    for lane in lanes:
+                        spool.settle(lane, part.places[i : i + 1], Fate.DELIVERED)
         except (DataTypeError, SpoolError):
             return False
         spool.close()
         return True
-
-    def _copied_from(self, spool: Spool, renamed: Callable[[str], str]) -> None:
-        with self._gate:
-            try:
-                copy_owed(spool, self.spool, renamed, self._check_for(self.spool))
-            except BaseException:
-                self.spool.undo_appends()
-                raise
 
     def switch(self, new: Spool) -> None:
         """Carry all that is owed into another spool and go on there.
@@ -246,10 +251,12 @@ class Keeper:
             assert isinstance(old, BackedSpool)
             file, loaded = old.file, old.places
             start = file.next_place
+            file.thaw()
             try:
                 places = copy_owed(old, file, after=len(loaded), check=self._check_for(file))
             except BaseException:
                 file.undo_appends()
+                file.freeze()
                 raise
             moved = {i + 1: place for i, place in enumerate(loaded)} | {p: start + i for i, p in enumerate(places)}
             self._adopt(old, file, moved, lanes)
@@ -260,14 +267,17 @@ class Keeper:
         self.spool = new
 
     @staticmethod
-    def _check_for(spool: Spool) -> Callable[[Payload], Payload] | None:
-        return None if isinstance(spool, MemorySpool) else _bytes_only
+    def _check_for(spool: Spool) -> Callable[[Payload], None]:
+        """What looks at each payload that is to be carried into a spool."""
+        return _anything if isinstance(spool, MemorySpool) else _bytes_only
 
     @contextmanager
     def _standing_still(self) -> Iterator[list[Lane]]:
         """Nothing is appended, read or settled meanwhile; calls into exporters go on."""
         with self._gate:
             self._moving = True
+            old = self.spool
+            old.freeze()
             lanes = list(self._lanes().values())
             for lane in lanes:
                 lane.mutex.acquire()
@@ -276,6 +286,8 @@ class Keeper:
             finally:
                 for lane in lanes:
                     lane.mutex.release()
+                if self.spool is old:
+                    old.thaw()
                 self._moving = False
                 late, self._late = self._late, []
                 for append in late:
@@ -291,10 +303,13 @@ def _numbered(part: Slice) -> Iterator[tuple[int, list[Payload]]]:
             start = i
 
 
-def _bytes_only(payload: Payload) -> Payload:
+def _anything(payload: Payload) -> None:
+    """Memory takes whatever it is."""
+
+
+def _bytes_only(payload: Payload) -> None:
     if isinstance(payload, Opaque):
         raise DataTypeError(
             f"a kept record of type {type(payload.data).__name__} cannot be written to a file; convert it in `transform=`,"
             " or have it delivered first"
         )
-    return payload

@@ -12,6 +12,7 @@ from typing import Literal
 
 from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome, Refused, attempt, described
 from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
 from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.delivery.target import Target
@@ -114,8 +115,10 @@ class Lane:
         self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
         self._clock = clock
         self._retry = retry
+        self._guard = Guard()
         self._door = threading.Lock()
         self._inbox: deque[Waiting] = deque()
+        self._clear_at: list[int] = []
         self._said = -_QUIET
         self._loud = False
         self._after = 0
@@ -135,6 +138,16 @@ class Lane:
     def owed(self) -> int:
         """Records that wait for this exporter."""
         return sum(source.spool.account(source.lane).records for source in self.sources)
+
+    def clear(self) -> bool:
+        """Whether nothing waits; when nothing was kept since the last time, by a single comparison."""
+        ends = [source.spool.next_place for source in self.sources]
+        if ends == self._clear_at:
+            return True
+        if self.owed():
+            return False
+        self._clear_at = ends
+        return True
 
     def queued(self) -> Queued:
         """The verdict on a new record that has to wait, with the last failure as its cause."""
@@ -218,6 +231,7 @@ class Lane:
         source, kept = self._flight
         self.sources = [replace(s, spool=new) if s.spool is old else s for s in self.sources]
         self._after = self._tried = 0
+        self._clear_at = []
         self.seen = new.next_place - 1
         if kept is not None and source.spool is old:
             kept.places = [moved.get(place, 0) for place in kept.places]
@@ -283,17 +297,20 @@ class Lane:
     def _advance(self, kept: Slice, outcome: Outcome) -> Step:
         """Decide where the pass goes on."""
         self.seen = max(self.seen, kept.places[-1])
+        trouble = _trouble(outcome)
         if self._progressed(kept, outcome):
             self._tried = self._failures = 0
             self._after = kept.places[-1]
             self._won = True
             self._limit = min(self._limit * 2, self.target.batch_records)
-            return Step.MORE
-        self._failures += 1
-        if isinstance(outcome, Hold) or (isinstance(outcome, Again) and self._blames_target(outcome)):
+        else:
+            self._failures += 1
+        if trouble is not None and self._blames_target(trouble):
             self._limit = 1 if not self.target.stable else self._limit
             self._pinned = kept if self.target.stable else None
             return Step.STOP
+        if not self._failures:
+            return Step.MORE
         if len(kept) > 1 and isinstance(outcome, Again):
             self._limit = 1
         else:
@@ -316,9 +333,11 @@ class Lane:
             return len(outcome.later) < len(kept)
         return isinstance(outcome, Delivered)
 
-    def _blames_target(self, outcome: Again) -> bool:
+    def _blames_target(self, trouble: Again | Hold) -> bool:
         """Whether to stop, instead of looking for a good record behind this one."""
-        return outcome.down or self.target.stable or (self.target.batches and self.misses < _UNKNOWN_MEANS_DOWN)
+        if isinstance(trouble, Hold):
+            return not trouble.only_these
+        return trouble.down or self.target.stable or (self.target.batches and self.misses < _UNKNOWN_MEANS_DOWN)
 
     # Records that are not kept
 
@@ -360,14 +379,15 @@ class Lane:
         doubt = self.misses > 0
         try:
             batch, kwargs = batch_of(self.target, self.name, kept, began + self.target.timeout, doubt)
-            outcome = attempt(self.target, batch, kwargs)
+            outcome = self._guard.judge(attempt(self.target, batch, kwargs, clock), len(batch))
         finally:
             self.since = None
         self._pinned = None
-        if isinstance(outcome, Delivered | Refused):
+        trouble = _trouble(outcome)
+        if trouble is None:
             self._up()
         else:
-            self._down(outcome, clock.now() - began)
+            self._down(trouble, clock.now() - began)
         return outcome
 
     def _up(self) -> None:
@@ -479,6 +499,13 @@ class Lane:
                         self._inbox.remove(other)
                         group.append(other)
         return group
+
+
+def _trouble(outcome: Outcome) -> Again | Hold | None:
+    """What an outcome says against the target, and not against single records."""
+    if isinstance(outcome, Refused):
+        return outcome.then
+    return None if isinstance(outcome, Delivered) else outcome
 
 
 def _older(kept: Slice, number: int) -> Slice | None:

@@ -77,8 +77,7 @@ def _kind(kept: Slice) -> tuple[int, bytes, int]:
 def copy_owed(
     source: Spool,
     target: Spool,
-    renamed: Callable[[str], str] = str,
-    check: Callable[[Payload], Payload] | None = None,
+    check: Callable[[Payload], None],
     after: int = 0,
 ) -> list[int]:
     """Append all that `source` owes to `target`; the places it had in the source, in order.
@@ -86,7 +85,6 @@ def copy_owed(
     Args:
         source: Read only; nothing may be appended or settled in it meanwhile.
         target: Gets the records behind what it has.
-        renamed: Lane name there for a lane name here.
         check: Looks at each payload before it is written, may raise.
         after: Only what stands at places above.
 
@@ -96,10 +94,10 @@ def copy_owed(
     places: list[int] = []
     target.mark()
     for kept, i, lanes in owed_records(source, after):
-        payload = kept.payloads[i] if check is None else check(kept.payloads[i])
+        check(kept.payloads[i])
         target.append(
-            [payload],
-            frozenset(map(renamed, lanes)),
+            [kept.payloads[i]],
+            lanes,
             time=kept.times[i],
             first=kept.numbers[i],
             run=kept.run,

@@ -59,7 +59,7 @@ class Receipts:
 
     def __init__(self) -> None:
         self._open: dict[tuple[int, int], Pending] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may submit while its thread is in here
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -97,7 +97,7 @@ class Pending:
         self._gather = gather
         self._missing = lanes
         self._results: dict[str, ExportResult] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may submit while its thread is in here
 
     def answer(self, lane: str, result: ExportResult) -> bool:
         """Take a lane's first result; whether it was the last one missing."""

@@ -33,7 +33,7 @@ class Workers:
         self._grace = grace
         self._clock = clock
         self._name = name
-        self._cond = threading.Condition(threading.Lock())
+        self._cond = threading.Condition()
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._running: dict[int, float] = {}

@@ -54,20 +54,35 @@ class Binding:
 
     def send(self, record: Record) -> ExportResult:
         exporter = self._exporter()
-        override = exporter.__dict__.get("send")
-        with _Within(exporter, record):
-            exporter._rex.connect()
+        before = inside.exporter, inside.record
+        inside.exporter, inside.record = exporter, record
+        inside.calls += 1
+        try:
+            core = exporter._rex
+            if not core.connected:
+                core.connect()
+            override = exporter.__dict__.get("send")
             if override is not None:
                 result: ExportResult = override(record.data, **record.kwargs)
-            else:
-                result = self._send(exporter, record.data, **record.kwargs)
-        return result
+                return result
+            return self._send(exporter, record.data, **record.kwargs)
+        finally:
+            inside.calls -= 1
+            inside.exporter, inside.record = before
 
     def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
         exporter = self._exporter()
-        with _Within(exporter, None):
-            exporter._rex.connect()
+        before = inside.exporter, inside.record
+        inside.exporter, inside.record = exporter, None
+        inside.calls += 1
+        try:
+            core = exporter._rex
+            if not core.connected:
+                core.connect()
             exporter.export(batch, **kwargs)
+        finally:
+            inside.calls -= 1
+            inside.exporter, inside.record = before
 
     def disconnect(self) -> None:
         exporter = self._exporter()
@@ -95,22 +110,3 @@ def takes_batches(kind: type[Exporter]) -> bool:
         if "send" in written.__dict__:
             return False
     raise TypeError(f"{kind.__name__} is no exporter yet: it must override `send` or `export`")
-
-
-class _Within:
-    """Marks the thread as being inside an exporter."""
-
-    __slots__ = ("_before", "_exporter", "_record")
-
-    def __init__(self, exporter: Any, record: Record | None) -> None:
-        self._exporter = exporter
-        self._record = record
-
-    def __enter__(self) -> None:
-        self._before = (inside.exporter, inside.record)
-        inside.exporter, inside.record = self._exporter, self._record
-        inside.calls += 1
-
-    def __exit__(self, *raised: object) -> None:
-        inside.exporter, inside.record = self._before
-        inside.calls -= 1

@@ -46,6 +46,7 @@ class Core:
         settings: What the user chose.
         function: The transform given, or None.
         memory: Whether what is kept waits in memory.
+        quick: The shortest way of a plain record in background mode, prepared by the record before; or None.
         tmp_file: Where it waits otherwise; None = the default place.
         given_name: The name that the user gave, or None.
         joined_name: Its name in the pool that it is in, or None.
@@ -70,6 +71,12 @@ class Core:
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._born = Birth.now
         self._numbers = itertools.count(1)
+        self.quick: Callable[[Any], bool] | None = None
+        self._route: list[tuple[Exporter | None, list[str]]] | None = None
+
+    def changed(self) -> None:
+        """Something that a send depends on has changed: forget what was prepared for the next."""
+        self.quick = self._route = None
 
     def claim(self) -> None:
         """Take hold of a file that the user named; a pool of its own does so when it starts."""
@@ -106,12 +113,14 @@ class Core:
     def join(self, pool: Exporter, name: str) -> list[Source]:
         """Belong to a pool from now on; what was kept so far, for the pool to deliver."""
         brought = self._hand_over()
+        self.changed()
         self._pool, self.joined_name, self.closed = weakref.ref(pool), name, False
         return brought
 
     def leave(self) -> None:
         """Be free again."""
         self._pool = self.joined_name = None
+        self.changed()
 
     def _hand_over(self) -> list[Source]:
         engine = self._engine
@@ -185,8 +194,20 @@ class Core:
         """Check, transform a private copy, encode, hand to the engine; results by lane, None in the background."""
         engine = self.engine()
         reentrant = inside.calls > 0
-        with at_work:
-            return engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant)
+        inside.calls += 1
+        try:
+            results = engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant)
+        finally:
+            inside.calls -= 1
+        if results is None and self.quick is None:
+            self._prepare(engine)
+        return results
+
+    def _prepare(self, engine: Engine) -> None:
+        """Prepare the shortest way for the records to come."""
+        route = self.route()
+        if len(route) == 1 and route[0][0] is None and route[0][1]:
+            self.quick = engine.quick(frozenset(route[0][1]), self.how())
 
     def send_many(
         self, many: Iterable[Any], kwargs: dict[str, Any], how: Keep | None = None
@@ -218,7 +239,7 @@ class Core:
         """The records in lots: transformed, encoded, grouped by lanes and kind."""
         self.check_keywords(engine, kwargs)
         packer = Packer(engine, kwargs, self.memory)
-        plan = self.plan()
+        plan = self.route()
         records = iter(many)
         while chunk := list(itertools.islice(records, _LOT)):
             if any(data is None for data in chunk):
@@ -236,9 +257,17 @@ class Core:
         """What is to be sent, packed for the lanes that it is for."""
         if data is None:
             raise DataTypeError("data is None: there is nothing to send")
-        self.check_keywords(engine, kwargs)
+        if kwargs:
+            self.check_keywords(engine, kwargs)
         packer = Packer(engine, kwargs, self.memory)
-        return [self._packed(packer, transformer, data, lanes) for transformer, lanes in self.plan()]
+        return [self._packed(packer, transformer, data, lanes) for transformer, lanes in self.route()]
+
+    def route(self) -> list[tuple[Exporter | None, list[str]]]:
+        """Whose transform applies to which lanes, worked out once."""
+        route = self._route
+        if route is None:
+            route = self._route = self.plan()
+        return route
 
     def _packed(self, packer: Packer, transformer: Exporter | None, data: Any, lanes: list[str]) -> Shipment:
         return packer.pack(data, lanes) if transformer is None else packer.pack_for(transformer, data, lanes)
@@ -313,6 +342,7 @@ class Core:
             with at_work:
                 self._to_memory(engine) if memory else self._to_file(engine)
         self.memory = memory
+        self.changed()
 
     def _to_memory(self, engine: Engine) -> None:
         engine.keeper.switch(BackedSpool(engine.spool, limit_bytes=self.settings.limits.in_memory()))
@@ -368,6 +398,7 @@ class Core:
             return
         if self.pool is None and not self.closed:
             self.closed = True
+            self.changed()
             if self._engine is not None:
                 end(self._engine, timeout, dropped=False)
             elif self._spool is not None:

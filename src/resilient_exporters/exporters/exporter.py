@@ -24,6 +24,14 @@ __all__ = ["MISSING", "Exporter", "checked_flag", "data_from"]
 MISSING: Any = object()
 
 
+class _Made:
+    """The core of an exporter, made when first asked for, so that nobody must call `__init__`."""
+
+    def __get__(self, exporter: Exporter, kind: type[Exporter]) -> Core:
+        core = exporter.__dict__["_rex"] = exporter._rex_core(exporter)  # found there from now on, without this call
+        return core
+
+
 class Exporter:
     """Sends records to one target, and keeps what the target did not take until it does.
 
@@ -57,6 +65,7 @@ class Exporter:
     timeout: float = 30.0
     """Seconds that one attempt may take."""
 
+    _rex = _Made()
     _rex_core: ClassVar[type[Core]] = Core
     """What does the library's part; a pool has another one."""
 
@@ -117,14 +126,6 @@ class Exporter:
     # Names and settings
 
     @property
-    def _rex(self) -> Core:
-        """Made when first asked for, so that nobody must call `__init__`."""
-        core: Core | None = self.__dict__.get("_rex")
-        if core is None:
-            core = self.__dict__["_rex"] = self._rex_core(self)
-        return core
-
-    @property
     def name(self) -> str:
         """The name under which records are owed to it."""
         return self._rex.name
@@ -143,6 +144,7 @@ class Exporter:
     @manual_reexport.setter
     def manual_reexport(self, manual: bool) -> None:
         self._rex.settings.manual = checked_flag("manual_reexport", manual)
+        self._rex.changed()
 
     def transform(self, data: Any) -> Any:
         """Apply the transform given to the constructor.

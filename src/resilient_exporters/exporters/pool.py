@@ -91,6 +91,7 @@ class ExporterPool(Exporter):
     @num_threads.setter
     def num_threads(self, number: int) -> None:
         self._rex.settings.num_threads = _checked_threads(number)
+        self._rex.changed()
 
     @property
     def wait_for_result(self) -> bool:
@@ -100,6 +101,7 @@ class ExporterPool(Exporter):
     @wait_for_result.setter
     def wait_for_result(self, wait: bool) -> None:
         self._rex.settings.waits = checked_flag("wait_for_result", wait)
+        self._rex.changed()
 
     @property
     def exporters(self) -> dict[str, Exporter]:
@@ -143,13 +145,16 @@ class ExporterPool(Exporter):
             SpoolError: No exporter took the record and it could not be kept: trying again is safe.
             PoolClosed: After `close`, or in a forked child.
         """
+        core = self._rex
+        if core.quick is not None and not kwargs and data is not MISSING and core.quick(data):
+            return cast("list[ExportResult]", None)
         if data is MISSING:
             data = data_from(kwargs)
-        if self._rex.pool is not None:
+        if core.pool is not None:
             return [member.send(data, **kwargs) for member in self]
-        results = self._rex.send(data, kwargs)
+        results = core.send(data, kwargs)
         # Background mode answers None, by contract; the annotation is that of the mode that waits.
-        return cast("list[ExportResult]", None) if results is None else self._rex.gatherer()(results)
+        return cast("list[ExportResult]", None) if results is None else core.gatherer()(results)
 
     def __repr__(self) -> str:
         members = ", ".join(self._pool.members) or "no exporters"

@@ -89,10 +89,12 @@ class PoolCore(Core):
         """Take exporters in, with what they kept so far."""
         root, prefix = self._root()
         engine = root.engine()
+        root.changed()
         for name, member in named:
             brought = member._rex.join(self.exporter, name)
             self.members = {**self.members, name: member}
             root._serve(engine, f"{prefix}{name}", member, brought)
+        root.changed()
         engine.start()
 
     def _serve(self, engine: Engine, path: str, member: Exporter, brought: list[Source]) -> None:

@@ -127,9 +127,7 @@ class PostgreSQLExporter(Exporter):
 
     def close(self) -> None:
         """Close the connection."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        self._drop()
 
     def probe(self) -> None:
         """Ask the server for an answer."""
@@ -139,12 +137,12 @@ class PostgreSQLExporter(Exporter):
         try:
             session.run("select 1")
         except ExportError:
-            self.close()
+            self._drop()
             raise
 
     def export(self, batch: Batch, *, table: str | None = None, upsert_on: Any = None) -> None:
         """Store a batch; see the class."""
-        columns = [upsert_on] if isinstance(upsert_on, str) else list(upsert_on or [])
+        columns = list(upsert_on) if isinstance(upsert_on, list | tuple) else [] if upsert_on is None else [upsert_on]
         name = self.default_table if table is None else table
         if name is None:
             reason = "no table: give default_table to the exporter, or table= to send"
@@ -158,15 +156,20 @@ class PostgreSQLExporter(Exporter):
         try:
             store.run()
         except ExportError:
-            self.close()
+            self._drop()
             raise
         if store.permanent or store.later:
             raise RecordsRefused(permanent=store.permanent, later=store.later)
 
     def _connect_by(self, ends: float) -> Session:
-        self.close()
+        self._drop()
         self._session = Session(self.name, self._connection_settings(), ends)
         return self._session
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def _connection_settings(self) -> dict[str, Any]:
         """All settings of the connection: given ones before our own."""

@@ -21,7 +21,7 @@ __all__ = ["Refusal", "Session", "Stale"]
 
 _log = logging.getLogger("resilient_exporters")
 
-_CANCEL_TIMEOUT = 2.0
+_CANCEL_TIMEOUT = 1.0
 """Seconds spent on asking the server to stop what took too long."""
 _DDL_LOCK = 0x7265785F646462
 """Key of the advisory lock under which tables are made: two who make one at the same time get in each other's way."""

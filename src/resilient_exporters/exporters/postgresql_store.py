@@ -90,7 +90,7 @@ class Store:
         """Store what is pending, by a look at the table that may be an old one."""
         table = self._table(anew)
         rows, lacking = self._fit(table)
-        if lacking and not anew:
+        if (lacking or self.permanent) and not anew:
             raise Stale(f"{self.batch.lane}: the table {self.table_name!r} lacks columns")
         if lacking and self.create:
             table = self._grow(table, lacking)
@@ -98,7 +98,7 @@ class Store:
         self._postpone(table, lacking)
         self.permanent |= table.formed(rows)
         for columns, indexes in table.alike(rows, exactly=bool(self.upsert_on)):
-            self._insert(table, columns, {index: rows[index] for index in indexes})
+            self._insert(table, columns, {index: rows[index] for index in indexes}, anew)
 
     # The table
 
@@ -170,7 +170,7 @@ class Store:
 
     # Statements
 
-    def _insert(self, table: Table, columns: Sequence[str], rows: dict[int, Row]) -> None:
+    def _insert(self, table: Table, columns: Sequence[str], rows: dict[int, Row], anew: bool) -> None:
         """Store rows; when they are refused, halve them until it is clear which one is to blame."""
         if time.monotonic() > self.batch.deadline:
             self.later |= dict.fromkeys(rows, "not tried: others were refused, and finding them took all the time")
@@ -178,12 +178,14 @@ class Store:
         try:
             self._commit(table, columns, rows)
         except (Refusal, DataTypeError) as error:
+            if not anew:
+                raise Stale(f"{self.batch.lane}: {error}") from error  # an old look may be to blame, and not a record
             if len(rows) == 1:
                 self.permanent |= dict.fromkeys(rows, str(error))
                 return
             indexes = list(rows)
             for half in (indexes[: len(rows) // 2], indexes[len(rows) // 2 :]):
-                self._insert(table, columns, {index: rows[index] for index in half})
+                self._insert(table, columns, {index: rows[index] for index in half}, anew)
 
     def _commit(self, table: Table, columns: Sequence[str], rows: dict[int, Row]) -> None:
         """Store rows in one transaction, unless somebody else has done it meanwhile."""

@@ -253,7 +253,8 @@ class DeadLetters:
         """Write what is left to a new file and put it in the place of the old one; without letters, drop the file."""
         letters = list(self.letters())
         if not letters:
-            self.files.unlink(self.path)
+            with contextlib.suppress(FileNotFoundError):
+                self.files.unlink(self.path)
             self._replace(None, None, 0, {})
         else:
             context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)

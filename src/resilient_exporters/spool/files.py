@@ -123,13 +123,19 @@ class Files:
         os.makedirs(path, mode=0o700, exist_ok=True)
 
     def siblings(self, path: str) -> dict[str, int]:
-        """The regular files of the directory of `path` whose names start with its name: what follows it -> size."""
+        """The regular files of the directory of `path` whose names start with its name: what follows it -> size.
+
+        Raises:
+            IsADirectoryError: There is a directory of this very name.
+        """
         directory, name = os.path.split(path)
         found = {}
         for other in os.listdir(directory or "."):
             if other.startswith(name):
                 with contextlib.suppress(FileNotFoundError):  # deleted between listing and asking
                     status = os.stat(os.path.join(directory, other))
+                    if other == name and stat.S_ISDIR(status.st_mode):
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
                     if stat.S_ISREG(status.st_mode):
                         found[other[len(name) :]] = status.st_size
         return found

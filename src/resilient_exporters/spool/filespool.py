@@ -79,15 +79,17 @@ class FileSpool(LogSpool):
     # ---------------------------------------------------------------- opening
 
     def _open(self) -> Parts:
+        # Opened again after an interruption, it keeps the lock whatever happens.
+        held = self._lock is not None
         try:
-            if self._lock is None:
+            if not held:
                 self._claim()
             return self._recover()
-        except OSError as error:
-            self._let_go()
-            raise translated(error, "opening", self.path) from error
-        except BaseException:
-            self._let_go()
+        except BaseException as error:
+            if not held:
+                self._let_go()
+            if isinstance(error, OSError):
+                raise translated(error, "opening", self.path) from error
             raise
 
     def _claim(self) -> None:
@@ -104,7 +106,7 @@ class FileSpool(LogSpool):
                 f"the file system of {self.path} cannot lock files ({error}), so two programs could not be kept from "
                 f"writing it at once; give a path on a local disk"
             ) from error
-        except OSError:
+        except BaseException:
             self._files.close(handle)
             raise
         if not taken:
@@ -125,8 +127,9 @@ class FileSpool(LogSpool):
         found = Recovery(self._files, self.path).run()
         spool = self.run if found.spool is None else found.spool
         room = Room(self._files, self._directory, self._limit, self._floor)
+        state = State(self._files, f"{self.path}.state", spool)
         log = Log(
-            Placing(self._files, self.path, reuse=found.reuse),
+            Placing(self._files, self.path, reuse=found.reuse, prepare=state.reserve),
             spool=spool,
             run=self.run,
             segment_size=self._segment_size,
@@ -134,7 +137,6 @@ class FileSpool(LogSpool):
             numbers=self._numbers,
         )
         ledger = Ledger(log)
-        state = State(self._files, f"{self.path}.state", spool)
         dead = DeadLetters(self._files, f"{self.path}.dead", spool)
         parts = Parts(log, ledger, state, dead)
         sizes = self._files.siblings(self.path)

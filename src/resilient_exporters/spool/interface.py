@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["DeadLetter", "Fate", "Flag", "LaneAccount", "Opaque", "Slice", "Spool"]
+__all__ = ["DeadLetter", "Fate", "Flag", "LaneAccount", "Opaque", "Slice", "Spool", "SpoolMoving"]
 
 
 class Flag(IntFlag):
@@ -41,6 +41,10 @@ class Opaque:
 
 
 Payload = bytes | Opaque
+
+
+class SpoolMoving(Exception):
+    """What is kept is being carried into another spool: append there."""
 
 
 @dataclass(slots=True)
@@ -128,6 +132,12 @@ class Spool(Protocol):
     def undo_appends(self) -> None:
         """Take back all appends since `mark`; nothing of them may have been settled. Nothing was appended: no effect."""
 
+    def freeze(self) -> None:
+        """Take no appends from now on: each raises SpoolMoving, until `thaw` or `close`; reading and settling go on."""
+
+    def thaw(self) -> None:
+        """Take appends again."""
+
     def draw(self) -> int:
         """Take the next record number of this run; counts from 1."""
 
@@ -160,6 +170,7 @@ class Spool(Protocol):
         Raises:
             SpoolFull: No room; nothing of it was kept.
             SpoolError: The file cannot be written; nothing of it was kept.
+            SpoolMoving: The spool is frozen; nothing of it was kept.
         """
 
     def read(self, lane: str, after: int, records: int, size: int) -> Slice | None:

@@ -35,6 +35,7 @@ from .segment import FAR, NEAR, Segment, Tally, write_all
 
 __all__ = ["Log", "Numbers", "Placing", "translated"]
 
+_FAR_ORDINAL = 1 << 16
 _pack_head, _pack_crc = HEAD.pack, CRC.pack
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
@@ -56,12 +57,16 @@ class Placing:
         files: The operating system.
         path: The live segment's path.
         reuse: There is a file at the path already, and it holds nothing.
+        prepare: Called before a live segment is made.
     """
 
-    def __init__(self, files: Files, path: str, *, reuse: bool = False) -> None:
+    def __init__(
+        self, files: Files, path: str, *, reuse: bool = False, prepare: Callable[[], object] = lambda: None
+    ) -> None:
         self.files = files
         self.path = path
         self.reuse = reuse
+        self.prepare = prepare
 
     def create(self, *, alone: bool) -> int:
         """A file for the live segment, empty or with a preamble.
@@ -69,6 +74,7 @@ class Placing:
         Args:
             alone: No other file proves yet that the one at this path is ours.
         """
+        self.prepare()
         handle = self.files.open(self.path, create=not self.reuse)
         try:
             if self.reuse:
@@ -279,7 +285,7 @@ class Log:
         seed = context.seed
         set_number = next((known for known, names in live.sets.items() if names == lanes), None)
         if set_number is None:
-            set_number = len(live.sets)
+            set_number = live.next_set
             names = sorted(lanes)
             low = set_number
             before += self._twice(lambda at: pack_json(Kind.LANES, names, seed, at, low=low), start + len(before))
@@ -299,6 +305,7 @@ class Log:
         self._mark = mark
         live.context = context
         live.sets[set_number] = lanes
+        live.next_set = max(live.next_set, set_number + 1)
         live.end = at + length
         self.next_place += len(payloads)
         live.next = self.next_place
@@ -326,7 +333,7 @@ class Log:
         live = self.live
         if live is None:
             return None
-        full_sets = len(live.sets) >= MAX_SETS and lanes not in live.sets.values()
+        full_sets = live.next_set >= MAX_SETS and lanes not in live.sets.values()
         if full_sets or (live.next > live.base and live.end + length > self.segment_size):
             self.seal()
             return None
@@ -443,6 +450,18 @@ class Log:
                 records += tally.records
                 size += tally.bytes
         return records, size
+
+    def leave_behind(self, live: Segment) -> None:
+        """Begin a new run behind damage in a segment that cannot be sealed.
+
+        Its ordinal is far from all that may have been lost: else a frame of a lost run would come to life in this one.
+        """
+        far = live.context._replace(ordinal=live.context.ordinal + _FAR_ORDINAL)
+        context = self._turn(far, self.run, 1, live.next - live.base)
+        data = self._twice(context.pack, live.end)
+        self._write(live, data, live.end, fresh=False)
+        live.context = context
+        live.end += len(data)
 
     def adopt(self, segment: Segment, handle: int) -> None:
         """Go on with another file that has the same content."""

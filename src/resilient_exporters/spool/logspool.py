@@ -16,7 +16,7 @@ from typing import Any
 from ..exceptions import PoolClosed, SpoolError, SpoolFull
 from .dead import DeadKeeper
 from .files import Files
-from .interface import DeadLetter, Fate, LaneAccount, Payload, Slice
+from .interface import DeadLetter, Fate, LaneAccount, Payload, Slice, SpoolMoving
 from .ledger import Lane, Ledger
 from .log import Log, Numbers, translated
 from .segment import Segment, read_all, write_all
@@ -72,6 +72,7 @@ class LogSpool:
         self._numbers = Numbers()
         self._gate = threading.RLock()
         self._busy = False
+        self._frozen = False
         self._waiting: deque[tuple[Any, ...]] = deque()
         self._books = threading.RLock()
         self._reading = False
@@ -124,6 +125,17 @@ class LogSpool:
         return self._parts
 
     # ---------------------------------------------------------------- appending
+
+    def freeze(self) -> None:
+        """See `Spool.freeze`."""
+        self._check()
+        with self._gate:
+            self._busy = self._frozen = True
+
+    def thaw(self) -> None:
+        """See `Spool.thaw`."""
+        with self._gate:
+            self._busy = self._frozen = False
 
     def draw(self) -> int:
         """See `Spool.draw`."""
@@ -191,6 +203,8 @@ class LogSpool:
         place = 0
         with self._gate:
             if self._busy or (self._reading and self._books is self._gate):
+                if self._frozen:
+                    raise SpoolMoving
                 # From a signal handler or finalizer inside a call on this thread: the outer one does it.
                 self._waiting.append(call)
                 return
@@ -219,19 +233,29 @@ class LogSpool:
             self._sync_appended(lanes, place, len(payloads))
 
     def _drain(self) -> None:
-        """Do the appends that were called while one ran."""
+        """Do the appends that were called while one ran.
+
+        A signal may come between any two lines: its append is queued while `_busy` is set, and otherwise done by its
+        own call, which may also empty the queue.
+        """
         while self._waiting:
             self._busy = True
-            call = self._waiting.popleft()
             try:
-                self._ready().log.append(*call)
-            except SpoolError as error:
-                # Its caller is gone: hold it and try again behind the next append.
-                self._waiting.appendleft(call)
-                logger.warning("spool_append_waits records=%d error=%r", len(call[0]), str(error))
-                return
+                if self._waiting and not self._append_waiting():
+                    return
             finally:
                 self._busy = False
+
+    def _append_waiting(self) -> bool:
+        """Append the oldest that waits; False when it must go on waiting."""
+        call = self._waiting[0]
+        try:
+            self._ready().log.append(*call)
+        except SpoolError as error:  # its caller is gone: it is tried again behind the next append
+            logger.warning("spool_append_waits records=%d error=%r", len(call[0]), str(error))
+            return False
+        self._waiting.popleft()
+        return True
 
     def _reclaim(self, parts: Parts) -> bool:
         """Make room by dropping segments in which nothing is owed; called with the gate held."""
@@ -338,8 +362,14 @@ class LogSpool:
         except OSError as error:
             logger.warning("spool_settle_unreadable lane=%r error=%r", lane.name, str(error))
             return 0
-        if ranges or self._unwritten:
-            self._write_state(parts, lane.name, fate, ranges)
+        if (ranges or self._unwritten) and not self._write_state(parts, lane.name, fate, ranges):
+            # No room, not even the reserve: deleting what is settled says the same, and makes some.
+            if self._gate.acquire(blocking=False):
+                try:
+                    if not self._busy and self._reclaim(parts):
+                        self._write_state(parts, lane.name, fate, ranges)
+                finally:
+                    self._gate.release()
         return lane.settled.records - before
 
     def _write_state(self, parts: Parts, name: str, fate: Fate, ranges: list[tuple[int, int]]) -> bool:
@@ -408,6 +438,9 @@ class LogSpool:
         with self._reader() as parts:
             if parts is None:
                 raise SpoolError("dead letters cannot be kept from inside another call on the spool")
+            if not slice.places:  # it was never kept, so nothing is to be settled
+                parts.dead.add(list(_letters(lane, slice, reasons, attempts)))
+                return
             keeper = parts.ledger.lane(lane)
             owed = parts.ledger.sizes(keeper, [slice.places[at] for at in reasons])
             known = {at: reason for at, reason in reasons.items() if slice.places[at] in owed}

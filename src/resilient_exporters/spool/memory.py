@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from resilient_exporters.exceptions import PoolClosed, SpoolFull
 from resilient_exporters.spool.block import Shape, size_of
-from resilient_exporters.spool.interface import DeadLetter, Fate, LaneAccount, Payload, Slice
+from resilient_exporters.spool.interface import DeadLetter, Fate, LaneAccount, Payload, Slice, SpoolMoving
 from resilient_exporters.spool.store import OVERHEAD, Store, cost_of
 
 __all__ = ["MemorySpool"]
@@ -64,6 +64,7 @@ class MemorySpool(Store):
         self._dead: list[DeadLetter] = []
         self._keys = count(1)
         self._appending = False
+        self._frozen = False
         self._queue: deque[_Queued] = deque()
 
     @property
@@ -81,6 +82,15 @@ class MemorySpool(Store):
             if self._end > self._marked:
                 self._end = self._marked
                 self._recover()
+
+    def freeze(self) -> None:
+        self._check()
+        with self._lock:
+            self._appending = self._frozen = True
+
+    def thaw(self) -> None:
+        with self._lock:
+            self._appending = self._frozen = False
 
     def draw(self) -> int:
         self._check()
@@ -104,6 +114,8 @@ class MemorySpool(Store):
         shape = (lanes, self.run if run is None else run, options, flags)
         with self._lock:
             if self._appending:
+                if self._frozen:
+                    raise SpoolMoving
                 self._enqueue(_Queued(payloads, Shape(*shape), time, first, expires))
                 return
             self._appending = True
@@ -135,7 +147,7 @@ class MemorySpool(Store):
                     raise SpoolFull("there is no memory for the record") from error
                 raise
             finally:
-                self._appending = False
+                self._appending = self._frozen
                 if self._queue:
                     self._drain()
 
@@ -156,7 +168,7 @@ class MemorySpool(Store):
                 self._recover()
                 raise
             finally:
-                self._appending = False
+                self._appending = self._frozen
 
     def _check_room(self, queued: _Queued, waiting: int = 0) -> None:
         if not queued.shape.lanes:

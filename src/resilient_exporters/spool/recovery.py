@@ -126,15 +126,18 @@ class Recovery:
             InvalidConfigError: The file is not a spool; nothing was touched.
             OSError: It cannot be read.
         """
-        found = self.files.siblings(self.path)
+        try:
+            found = self.files.siblings(self.path)
+        except IsADirectoryError as error:
+            raise InvalidConfigError(f"{self.path} is a folder; give the path of a file in it") from error
         sealed = sorted(suffix for suffix in found if SEALED.fullmatch(suffix))
         result = self.result
         result.states, result.spool = State(self.files, f"{self.path}.state", 0).load()
         ours = bool(sealed) or result.spool is not None
         live = self._load("", found[""], ours=ours) if "" in found else None
-        # state 12, state 14: written to take another file's place, and never did
+        # state 12, state 14: written to take another file's place, and never did (`.state.new` is used again)
         for suffix in found:
-            if suffix in (".state.new", ".dead.new") or suffix.endswith(".copy"):
+            if suffix == ".dead.new" or suffix.endswith(".copy"):
                 self.files.unlink(self.path + suffix)
         segments = [segment for suffix in sealed if (segment := self._load(suffix, found[suffix], ours=True))]
         self._sort_out(segments, live)
@@ -175,10 +178,10 @@ class Recovery:
                 self._lose_whole(path, size)
             return None
         # state 4: the last frame was never finished; nobody was told that it is kept
-        segment.gaps = [gap for gap in found.gaps if not gap.torn]
+        segment.gaps = [gap for gap in segment.gaps if not gap.torn]
         if not live:
             segment.sealed = True
-            segment.gaps = list(found.gaps)
+            segment.gaps += [gap for gap in found.gaps if gap.torn]
         if segment.gaps:
             segment.end = max(segment.end, segment.gaps[-1].stop)
             self.result.damaged.append(segment)

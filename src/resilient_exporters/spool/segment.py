@@ -30,7 +30,7 @@ from .frame import (
     unpack_json,
     unpack_records,
 )
-from .scan import Gap, Scan, scan, walk
+from .scan import Found, Gap, Scan, scan, walk
 
 __all__ = ["Damaged", "Entry", "Segment", "Tally", "Window", "read_all", "write_all"]
 
@@ -179,6 +179,8 @@ class Segment:
         self.synced = 0
         self.counts: dict[frozenset[str], Tally] = {}
         self.sets: dict[int, frozenset[str]] = {}
+        # Lowest number that no lane set has here, nor one whose definition was lost.
+        self.next_set = 0
         self.expires = 0.0
         self.done: dict[str, Tally] = {}
         self.gaps: list[Gap] = []
@@ -255,32 +257,41 @@ class Segment:
         last, self.next = self.next - 1, self.base
         self.marks = [(self.base, HEADER_SIZE, found.frames[0].context if found.frames else self.context)]
         self.scanned = True
-        stops = {gap.stop for gap in found.gaps}
         for at, length, meta, _, _ in found.frames:
             if meta >> KIND_SHIFT == Kind.LANES:
                 self.sets[meta & 0xFF] = frozenset(unpack_json(content[at + FRAME.size : at + length]))
+                self.next_set = max(self.next_set, (meta & 0xFF) + 1)
         for frame in found.frames:
-            if frame.at in stops:
-                self.after_gap[frame.at] = frame.context
-            if frame.kind in JOINED:
-                self._count(content, frame.at, frame.length, frame.meta)
+            if frame.kind in JOINED and not self._count(content, frame):
+                # Nobody can say any more who owes it.
+                self.gaps.append(Gap(frame.at, frame.at + frame.length))
+        self.gaps.sort()
+        contexts = {frame.at: frame.context for frame in found.frames}
+        self.after_gap = {gap.stop: contexts[gap.stop] for gap in self.gaps if gap.stop in contexts}
         if last >= self.next:
             self.holes.append((self.next, last))
             self.next = last + 1
         if found.frames:
             self.context = found.frames[-1].context
 
-    def _count(self, content: bytes, at: int, length: int, meta: int) -> None:
-        records = unpack_records(content, at, length, meta)
-        lanes = self.sets.get(meta & 0xFF)
-        if records is None or lanes is None:
-            return
-        (place,) = COUNT.unpack_from(content, at + FRAME.size)
-        place += self.base
-        if place > self.next:
-            self.holes.append((self.next, place - 1))
-        self.next = max(self.next, place + len(records.lengths))
-        self.note(lanes, len(records.lengths), sum(records.lengths), records.expires)
+    def _count(self, content: bytes, frame: Found) -> bool:
+        """Count a record frame; False when its lane set is not known."""
+        records = unpack_records(content, frame.at, frame.length, frame.meta)
+        self.next_set = max(self.next_set, (frame.meta & 0xFF) + 1)
+        lanes = self.sets.get(frame.meta & 0xFF)
+        if records is None:
+            return False
+        (place,) = COUNT.unpack_from(content, frame.at + FRAME.size)
+        first, stop = self.base + place, self.base + place + len(records.lengths)
+        lost_from = self.next
+        self.next = max(self.next, stop)
+        if lanes is None:
+            first = stop
+        if first > lost_from:
+            self.holes.append((lost_from, first - 1))
+        if lanes is not None:
+            self.note(lanes, len(records.lengths), sum(records.lengths), records.expires)
+        return lanes is not None
 
     def note(self, lanes: frozenset[str], records: int, size: int, expires: float) -> None:
         """Count records that were found."""

@@ -18,6 +18,8 @@ from .segment import read_all, write_all
 
 __all__ = ["State", "StateFrames", "StateKeeper", "load_states"]
 
+# Room that is kept for the next state file, bytes: some hundred settlements when nothing else can be written.
+RESERVE = 1 << 12
 # Rewritten when longer than this and than four times what it would be when written anew, bytes.
 GROWN = 1 << 16
 RANGE = Struct("<QQ")
@@ -161,9 +163,13 @@ class State:
         for name, places in lanes.items():
             data += frames.lane(name, places, context.seed, len(data))
         new = self.path + ".new"
-        handle = self._create(new)
+        size = len(data)
+        # Zeros over all of the reserve, which keep the room and cover what may stand there.
+        data = data.ljust(RESERVE, b"\0")
+        handle = self._next(new)
         try:
             write_all(self.files, handle, data, 0)
+            self.files.truncate(handle, len(data))
             # Before the rename: else a power cut may leave the name with an empty file behind it.
             self.files.sync(handle)
             self.files.rename(new, self.path)
@@ -174,16 +180,27 @@ class State:
             with contextlib.suppress(OSError):  # nobody needs that file any more
                 self.files.close(self._handle)
         self._handle, self._frames, self._seed = handle, frames, context.seed
-        self.size = self._small = len(data)
+        self.size = self._small = size
         self._stale = False
+        # The old file has given its room back by now.
+        self.reserve()
         self.files.sync_dir(os.path.dirname(self.path))
 
-    def _create(self, path: str) -> int:
+    def _next(self, path: str) -> int:
+        """The file that becomes the state: the reserve, if there is one."""
         try:
+            return self.files.open(path)
+        except FileNotFoundError:
             return self.files.open(path, create=True)
-        except FileExistsError:
-            self.files.unlink(path)
-            return self.files.open(path, create=True)
+
+    def reserve(self) -> None:
+        """Set room aside for the next state file, so that settling works on a full disk; without room it waits."""
+        with contextlib.suppress(OSError):
+            handle = self._next(self.path + ".new")
+            try:
+                self.files.allocate(handle, RESERVE)
+            finally:
+                self.files.close(handle)
 
     def sync(self) -> None:
         if self._handle is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -14,7 +15,7 @@ from ..exceptions import InvalidConfigError, SpoolError, SpoolInUse
 from .cursor import Places
 from .dead import FORGOTTEN, LETTER, pack_forgotten, pack_letter, unpack_forgotten, unpack_letter
 from .files import Files
-from .frame import FRAME, RECORD_SIZE, Context, Kind
+from .frame import FRAME, HEADER_SIZE, RECORD_SIZE, Context, FileKind, Kind, preamble
 from .interface import DeadLetter, Fate
 from .ledger import Lane, Ledger
 from .log import Log, Placing, translated
@@ -22,7 +23,7 @@ from .logspool import LogSpool, Parts
 from .recovery import judge
 from .room import Room
 from .scan import Scan, scan
-from .segment import Segment, read_all
+from .segment import Segment, read_all, write_all
 from .state import StateFrames, load_states
 
 __all__ = ["StreamSpool"]
@@ -85,11 +86,15 @@ class StreamPlacing(Placing):
     """The one place of the one segment."""
 
     def create(self, *, alone: bool) -> int:
-        self.files.truncate(_HANDLE, 0)
+        _empty(self.files)
+        # As for files: nothing else proves that this is ours.
+        write_all(self.files, _HANDLE, preamble(FileKind.SEGMENT), 0)
+        self.files.sync(_HANDLE)
         return _HANDLE
 
     def discard(self, handle: int) -> None:
-        self.files.truncate(handle, 0)
+        with contextlib.suppress(OSError):  # opening adopts what is left of it
+            self.files.truncate(handle, 0)
 
     def sync_names(self) -> None:
         """A file object has no name to sync."""
@@ -179,6 +184,8 @@ class StreamDead:
             return data
 
         at = self._log.append_frames(pack)
+        # The settlement comes next, and may reach the disk first.
+        self._log.files.sync(_HANDLE)
         for length in lengths:
             self._alive[self._next] = at, length
             self._next += 1
@@ -275,7 +282,7 @@ class StreamSpool(LogSpool):
             # A preamble and nothing else of use.
             self._count_damage(0, sum(gap.stop - gap.start for gap in found.gaps if not gap.torn))
             return
-        segment.gaps = [gap for gap in found.gaps if not gap.torn]
+        segment.gaps = [gap for gap in segment.gaps if not gap.torn]
         if segment.gaps:
             segment.end = max(segment.end, segment.gaps[-1].stop)
             self._count_damage(sum(last - first + 1 for first, last in segment.holes), _bytes_of(segment))
@@ -290,6 +297,8 @@ class StreamSpool(LogSpool):
             log.next_place = max(log.next_place, places.top + 1)
         ledger.open_balance(segment)
         log.resume(segment)
+        if segment.gaps:
+            log.leave_behind(segment)
         self._reap(parts)
 
     def _set_mark(self, parts: Parts) -> None:
@@ -297,11 +306,12 @@ class StreamSpool(LogSpool):
         self._marked_end, self._marked_context = (live.end, live.context) if live is not None else (0, None)
 
     def _take_back(self, parts: Parts) -> None:
-        self._files.truncate(_HANDLE, self._marked_end)
         live = parts.log.live
         if live is not None and self._marked_end:
+            self._files.truncate(_HANDLE, self._marked_end)
             live.end, live.context = self._marked_end, self._marked_context or live.context
         else:
+            _empty(self._files)
             parts.log.forget_all()
 
     def _drop_from(self, parts: Parts, segment: Segment, size: int, lost: dict[str, int]) -> int:
@@ -334,7 +344,7 @@ class StreamSpool(LogSpool):
         if live is None or live.end == 0 or not live.is_settled() or len(parts.dead):  # type: ignore[arg-type]
             return 0
         try:
-            self._files.truncate(_HANDLE, 0)
+            _empty(self._files)
         except OSError as error:
             logger.warning("spool_not_emptied path=%r error=%r", self._name, str(error))
             return 0
@@ -357,6 +367,14 @@ class StreamSpool(LogSpool):
         with self._reader() as parts:
             if parts is not None:
                 self._reap(parts)
+
+
+def _empty(files: Files) -> None:
+    """Truncate, in two steps: else a power cut might leave the old length with zeros where the preamble was."""
+    if files.size(_HANDLE) > HEADER_SIZE:
+        files.truncate(_HANDLE, HEADER_SIZE)
+        files.sync(_HANDLE)
+    files.truncate(_HANDLE, 0)
 
 
 def _owed_bytes(ledger: Ledger) -> int:

@@ -53,6 +53,7 @@ class FaultProxy:
         trickle: Bytes that go through at a time, each way, every millisecond; 0 = all at once.
         faults: How many connections were reset on command so far.
         accepted: How many connections were made so far.
+        round_trips: How often a client, having a reply or none yet, has sent something: what `delay` is added to.
 
     Example:
         >>> with FaultProxy("127.0.0.1", 5432) as proxy:
@@ -66,6 +67,7 @@ class FaultProxy:
         self.trickle = 0
         self.faults = 0
         self.accepted = 0
+        self.round_trips = 0
         self._target = (target_host, target_port)
         self._port = 0
         self._armed: list[_Fault] = []
@@ -278,6 +280,7 @@ class _Connection:
         self._client = client
         self._server = target
         self._passed = {True: 0, False: 0}
+        self._asked = False
         self._marks: dict[int, int] = {}
 
     async def run(self) -> None:
@@ -328,6 +331,8 @@ class _Connection:
                 if writer.can_write_eof():
                     writer.write_eof()
                 return
+            proxy.round_trips += self._asked < (not replies)
+            self._asked = not replies
             if not replies:
                 self.provoked += [f for f in proxy._armed if f.to and f.to in data and f not in self.provoked]
             size, fault = proxy._due(self, replies, len(data))
