@@ -170,7 +170,7 @@ def _perform(stage: _Stage, watch: _Watch) -> None:
 def _show(console: Console, folder: Path) -> bool:
     """Print what the audit found; whether every promise was kept."""
     findings = audit(folder)
-    table = Table(title="Read back from the targets", box=box.SIMPLE)
+    table = Table(title="Read back from the targets", box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     for column in ("target", "promise"):
         table.add_column(column, no_wrap=True)
     for column in ("sent", "arrived", "missing", "doubled", "out of order"):
@@ -180,7 +180,7 @@ def _show(console: Console, folder: Path) -> bool:
         style = "" if finding.kept_promise else "bold red"
         table.add_row(finding.target, finding.promise, *(f"{count:,}" for count in counts), style=style)
     console.print(table)
-    console.print("sent: noted after send() had returned. A kill may come between; such a record arrives all the same.")
+    console.print("sent = noted after send() had returned; where a kill came between, one more arrives.")
     files = ", ".join(file for _, file, _ in TARGETS.values())
     console.print(f"Everything is in [bold]{folder}[/bold]: {files}.")
     return all(finding.kept_promise and finding.sent > 0 for finding in findings)

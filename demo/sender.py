@@ -64,8 +64,10 @@ def main(folder: Path, session: int, url: str) -> None:
                 if (folder / "stop").exists():
                     break
             time.sleep(max(0.0, started + number / _RATE - now))
-        pool.flush(_FLUSH)
+        flushed = pool.flush(_FLUSH)
         _report(pool, folder)
+        if not flushed:
+            sys.exit(f"not everything was delivered within {_FLUSH} seconds: {pool.status()}")
 
 
 def _report(pool: rex.ExporterPool, folder: Path) -> None:

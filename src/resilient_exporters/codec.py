@@ -1,8 +1,8 @@
 """Turns data into bytes and back, with every value and every type as they were.
 
 A payload is one MessagePack value, with extensions (see `extensions`) for what MessagePack does not have. Writing has a
-fast way, one call of ormsgpack, and a slow way for what ormsgpack refuses or would simplify: a walk in Python that knows
-where it is. Both write the same bytes.
+fast way, one call of ormsgpack, and a slow way for what ormsgpack refuses or would simplify: a walk in Python that
+knows where it is. Both write the same bytes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def decode_options(options: bytes) -> dict[str, Any]:
 
 
 class _InHook(threading.local):
-    """The exception that ended the last hook on this thread: ormsgpack replaces it by one of its own, without a cause."""
+    """The exception that ended the last hook on this thread; ormsgpack puts one of its own in its place, bare."""
 
     error: BaseException | None = None
 

@@ -209,7 +209,7 @@ REFUSED: list[tuple[Any, str]] = [
     (Reading("x"), "data"),
     ("lone \ud800 surrogate", "data"),
     ({"k": {1: {2: open}}}, "data['k'][1][2]"),
-    (nested(5000), "data[0]"),
+    (nested(600), "data[0]"),
     (CYCLE, "data[0]"),
     ([1, {2, Reading}], "data[1]"),
     ({"deep": [{"x": threading.Lock()}]}, "data['deep'][0]['x']"),
@@ -295,7 +295,7 @@ class Hostile:
     __hash__ = None  # type: ignore[assignment]  # on purpose
 
 
-@pytest.mark.parametrize("data", [nested(5000), Hostile(), [Hostile()], (number for number in range(3))])
+@pytest.mark.parametrize("data", [nested(600), Hostile(), [Hostile()], (number for number in range(3))])
 def test_in_memory_what_resists_is_kept_as_it_is(make_pool: MakePool, data: Any) -> None:
     """In memory, data that is too deep or refuses to be copied is kept as the very object."""
     target, late = MemoryExporter("t"), MemoryExporter("late", up=False)

@@ -365,7 +365,7 @@ def test_a_pool_may_be_subclassed(make_pool: MakePool, tmp_path: Path) -> None:
             super().__init__(exporters, **options)
             self.stamped = 0
 
-        def send(self, data: Any, /, **kwargs: Any) -> Any:
+        def send(self, data: Any, /, **kwargs: Any) -> Any:  # type: ignore[override]  # the pool's own has a default
             self.stamped += 1
             return super().send({"stamp": self.stamped, "data": data}, **kwargs)
 

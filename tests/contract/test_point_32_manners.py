@@ -108,23 +108,17 @@ def test_batch_exporters_are_closed_with_the_pool(make_pool: MakePool) -> None:
     assert 1 <= target.closed
 
 
-@pytest.mark.parametrize("error", [OSError("broken"), KeyboardInterrupt()])
-def test_an_exporter_that_fails_to_close_holds_up_nothing(
-    make_pool: MakePool, tmp_path: Path, error: BaseException
-) -> None:
+def test_an_exporter_that_fails_to_close_holds_up_nothing(make_pool: MakePool, tmp_path: Path) -> None:
     """When an exporter raises in its `close`, the others are closed and the file is let go all the same."""
 
     class Clinging(MemoryBatchExporter):
         def close(self) -> None:
-            raise error
+            raise OSError("broken")
 
     other = MemoryBatchExporter("other")
     pool = make_pool([Clinging("clinging"), other], use_memory=False, tmp_file=tmp_path / "kept")
     pool.send(1)
-    try:
-        pool.close()
-    except KeyboardInterrupt:
-        assert isinstance(error, KeyboardInterrupt)
+    pool.close()
     assert 1 <= other.closed
     assert [(None, True)] == make_pool([other], use_memory=False, tmp_file=tmp_path / "kept").send(2)
 

@@ -102,15 +102,24 @@ class World:
             lane.owed = lane.on_file(memory=self.memory)
             lane.dormant = []
             lane.loaded = set()
-            lane.buried = Counter()
             lane.delivered = lane.dead = lane.dropped = 0
             lane.since = lane.seen
             if self.unsettled:
                 lane.twice = set(lane.ever)
             if memory:
                 lane.dormant, lane.owed = lane.owed, []
+        all_there = not (self.memory or memory or self.unsettled)
         self.unsettled = False
         self.open(names, memory=memory)
+        for name, lane in self.lanes.items():
+            buried = Counter(self.buried_now(name))
+            assert not all_there or lane.buried == buried, "a dead letter is gone"
+            self.exhume(lane, buried)
+
+    def exhume(self, lane: Lane, buried: Counter[int]) -> None:
+        """The pool looks at a file with dead letters."""
+        assert set(buried) <= lane.ever & lane.diary.never
+        lane.buried = buried
 
     def copy_files(self) -> None:
         """What a kill leaves: the files as they are, in a new place where nobody holds them."""
@@ -281,10 +290,15 @@ class World:
 
     def adopt(self) -> None:
         """The pool goes on in the file: what is dormant there is before what it owes."""
-        for lane in self.lanes.values():
+        for name, lane in self.lanes.items():
+            if lane.dormant:
+                lane.since = lane.seen
             lane.owed = lane.dormant + lane.owed
             lane.dormant = []
             lane.loaded = set()
+            buried = Counter(self.buried_now(name))
+            assert not lane.buried - buried, "a dead letter is gone"
+            self.exhume(lane, buried)
 
     def load(self) -> None:
         """The pool has loaded what its file holds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +46,7 @@ def test_it_is_kept_short(ranges: list[tuple[int, int]]) -> None:
     """Ranges never touch each other or the floor, and the same set looks the same however it came about."""
     places = Places(0, ranges)
     edges = [(0, places.floor), *places.ranges()]
-    assert all(left[1] + 1 < right[0] for left, right in zip(edges, edges[1:], strict=False))
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(edges))
     assert places == Places(places.floor, reversed(places.ranges()))
 
 
@@ -63,4 +65,4 @@ def test_runs(numbers: list[int]) -> None:
     """Runs of neighbours say the same as the numbers, in as few ranges as can be."""
     found = list(runs(numbers))
     assert numbers == [each for first, last in found for each in range(first, last + 1)]
-    assert all(left[1] + 1 < right[0] for left, right in zip(found, found[1:], strict=False))
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(found))

@@ -54,9 +54,9 @@ def check(path: Path, before: tuple[list[Row], list[Row]], most: int) -> FileSpo
     """Open and compare: the lanes owe what they owed, in order, but for at most so many records; and work goes on."""
     spool = FileSpool(path)
     for lane, was in zip("ab", before, strict=True):
-        now = rows(spool, lane)
-        assert is_subsequence(now, was)
-        assert len(was) - len(now) <= most
+        left = rows(spool, lane)
+        assert is_subsequence(left, was)
+        assert len(was) - len(left) <= most
     keep(spool, b"new", lanes=AB)
     assert held(spool, "a")[-1:] == held(spool, "b")[-1:] == [b"new"]
     now = held(spool, "a"), held(spool, "b")
@@ -97,13 +97,12 @@ def test_zeros_cost_what_they_cover(tmp_path: Path) -> None:
             data = bytearray(files["q"])
             data[at : at + length] = bytes(len(data[at : at + length]))
             restore(tmp_path, {**files, "q": bytes(data)})
-            runs = sum(
-                frame.kind == Kind.RUN and at < frame.at + 64 and frame.at < at + length for frame in scan(files["q"]).frames
-            )
-            lanes = sum(
-                frame.kind == Kind.LANES and at < frame.at + frame.length and frame.at < at + length
+            hit = [
+                frame.kind
                 for frame in scan(files["q"]).frames
-            )
+                if at < frame.at + frame.length and frame.at < at + length
+            ]
+            runs, lanes = hit.count(Kind.RUN), hit.count(Kind.LANES)
             most = 99 if runs > 1 or lanes > 1 else touched(files["q"], at, at + length)
             check(tmp_path / "q", before, most).close()
 
@@ -153,7 +152,8 @@ def test_damage_found_while_reading(tmp_path: Path) -> None:
     data = (tmp_path / "q.00000001").read_bytes()
     (tmp_path / "q.00000001").write_bytes(data.replace(b"record 1", b"RECORD 1"))
     assert spool.account("a").records == 12
-    assert [payload for part in iter_slices(spool) for payload in part] == [b"record %d" % n for n in range(12) if n != 1]
+    rest = [b"record %d" % number for number in range(12) if number != 1]
+    assert [payload for part in iter_slices(spool) for payload in part] == rest
     assert spool.account("a").records == 11
     assert spool.damage == (1, 24 + 8)
     settle(spool, "a", held(spool))
@@ -258,7 +258,7 @@ def test_a_foreign_segment(tmp_path: Path, sealed: dict[str, bytes]) -> None:
 
 
 def test_a_spool_sent_as_a_payload(tmp_path: Path) -> None:
-    """The frames inside a payload, which is a spool file, never come to life, however the spool around it is damaged."""
+    """The frames in a payload that is a spool file never come to life, however the spool around it is damaged."""
     inner = FileSpool(tmp_path / "inner")
     keep(inner, b"inner 1", b"inner 2", b"inner 3", lanes=AB)
     inner.close()

@@ -34,6 +34,7 @@ from resilient_exporters.spool.stream import StreamSpool
 from tests.spool.interruptions import at_line
 
 EXAMPLES = max(40, int(os.environ.get("CI_STATES", "0")) // 20)
+SIGNALS = int(os.environ.get("CI_SIGNALS", "100"))
 LANES = ("a", "b", "c")
 EVERYTHING = 1 << 30
 
@@ -551,7 +552,7 @@ def test_appends_from_real_signal_handlers_are_kept(opener: Opener, reading: boo
     old = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
-        while len(signalled) < 100:
+        while len(signalled) < SIGNALS:
             outer += 1
             spool.append([b"outer %d" % outer], frozenset("a"), time=1.0)
     finally:

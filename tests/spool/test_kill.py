@@ -100,8 +100,8 @@ class Told:
             assert found == sorted(set(found)), "in order, and each once"
             assert len(found) == spool.account(lane).records
             assert set(found) <= self.begun, "invented"
-            lost = {serial for serial in self.kept - set(found) if (lane, serial) not in self.settling | letters}
-            assert lost == set()
+            gone = {serial for name, serial in self.settling | letters if name == lane}
+            assert self.kept - set(found) - gone == set(), "lost"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,17 +107,18 @@ def attempt(target: Target, batch: Batch, kwargs: dict[str, Any], clock: Clock) 
 
 def _call(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
     """Hand a batch to a target once."""
+    outer = sys.exception()
     try:
         if target.batches:
             target.export(batch, kwargs)
             return Delivered()
         return _judge(target.send(batch.records[0]))
     except RecordsRefused as error:
-        return _refused(error, len(batch))
+        return _refused(error, len(batch), outer)
     except TargetMisconfigured as error:
-        return Hold(bare(error))
+        return Hold(bare(error, outer))
     except TargetDown as error:
-        return Again(bare(error), after=error.retry_after, down=True)
+        return Again(bare(error, outer), after=error.retry_after, down=True)
     except (KeyboardInterrupt, SystemExit):
         target.disconnect()
         raise
@@ -124,7 +126,7 @@ def _call(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
         if not isinstance(error, Exception):
             _log.warning("exporter_raised_base_exception exporter=%s error=%s", batch.lane, described(error))
         target.disconnect()
-        return Again(bare(error), down=target.batches and isinstance(error, ConnectionError | TimeoutError | OSError))
+        return Again(bare(error, outer), down=target.batches and isinstance(error, ConnectionError | TimeoutError | OSError))
 
 
 def _judge(result: object) -> Outcome:
@@ -135,16 +137,16 @@ def _judge(result: object) -> Outcome:
     return Again(result.error or ExportError("the exporter reported a failure"), result.returned)
 
 
-def _refused(error: RecordsRefused, count: int) -> Outcome:
+def _refused(error: RecordsRefused, count: int, outer: BaseException | None) -> Outcome:
     """Take a refusal at its word, but for indexes that no record has."""
     permanent = _of_batch(error.permanent, count)
     later = {index: reason for index, reason in _of_batch(error.later, count).items() if index not in permanent}
     if not permanent and not later:
         return Again(ExportError(f"the exporter refused records that are not in the batch of {count}"))
-    return Refused(bare(error), permanent, later)
+    return Refused(bare(error, outer), permanent, later)
 
 
-def _of_batch(reasons: dict[int, Any], count: int) -> dict[int, str]:
+def _of_batch(reasons: dict[Any, Any], count: int) -> dict[int, str]:
     """The reasons for records that are in a batch of `count`, as text."""
     return {
         int(index): reason if isinstance(reason, str) else _text(reason)
@@ -242,12 +244,19 @@ def _brief(value: object) -> str:
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 
-def bare(error: BaseException) -> BaseException:
-    """The error without tracebacks: their frames would keep a dropped pool, and its file, alive."""
+def bare(error: BaseException, outer: BaseException | None = None) -> BaseException:
+    """The error without tracebacks: their frames would keep a dropped pool, and its file, alive.
+
+    Args:
+        error: What an exporter raised.
+        outer: The error that the sender was handling meanwhile, which is the sender's own: it stays as it is.
+    """
     link: BaseException | None = error
     seen: set[int] = set()
-    while link is not None and id(link) not in seen:
+    while link is not None and link is not outer and id(link) not in seen:
         seen.add(id(link))
         link.__traceback__ = None
+        if link.__context__ is outer:
+            link.__context__ = None
         link = link.__cause__ or link.__context__
     return error

@@ -189,22 +189,23 @@ class Background:
         lane = seat.lane
         if not forced and not self._settings.manual and not self.connected():
             return _ASK_AGAIN
-        if not lane.enter(lane.target.timeout):
-            return lane.target.timeout
-        try:
-            self._expire()
-            if self._settings.manual:
-                self._turn_by_hand(lane, forced, lists)
-                return None
-            now = self._clock.now()
-            if forced or (seat.retry_at and now >= seat.retry_at):
-                lane.begin_pass()
-                seat.retry_at, seat.blocked, seat.passing = 0.0, False, True
-            elif seat.blocked:
-                return max(seat.retry_at - now, 0.0)
-            return self._steps(seat, lists, now + _TURN)
-        finally:
-            lane.leave()
+        rest: list[float | None] = []
+        lane.turns.drive(lambda: rest.append(self._drive(seat, forced, lists)), lane.target.timeout)
+        return rest[0] if rest else lane.target.timeout
+
+    def _drive(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
+        lane = seat.lane
+        self._expire()
+        if self._settings.manual:
+            self._turn_by_hand(lane, forced, lists)
+            return None
+        now = self._clock.now()
+        if forced or (seat.retry_at and now >= seat.retry_at):
+            lane.begin_pass()
+            seat.retry_at, seat.blocked, seat.passing = 0.0, False, True
+        elif seat.blocked:
+            return max(seat.retry_at - now, 0.0)
+        return self._steps(seat, lists, now + _TURN)
 
     def _steps(self, seat: _Seat, lists: list[list[ExportResult]], ends: float) -> float | None:
         """Go on with the pass, or with what is new; the first failure of a new record ends that until the next pass."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.keeper import Keeper
-from resilient_exporters.delivery.lane import Lane, Source, Step, Waiting
+from resilient_exporters.delivery.lane import Lane, Source, Step
 from resilient_exporters.delivery.parcel import Parcel, slice_of
 from resilient_exporters.delivery.reentry import at_work
 from resilient_exporters.delivery.settings import Settings
+from resilient_exporters.delivery.turns import Waiting
 from resilient_exporters.delivery.workers import Workers
 from resilient_exporters.exceptions import TimeoutError
 from resilient_exporters.records import ExportResult
@@ -147,15 +148,14 @@ class Foreground:
     ) -> None:
         """One record through one lane, in this thread or, when another drives the lane, by that one."""
         waiting = Waiting(shipment.parcel if lane.name not in shipment.failed else None)
-        if lane.enter(lane.target.timeout, waiting):
-            try:
-                self._drive(lane, shipment, deadline, waiting, run)
-                self._answer(lane, shipment, waiting, answers)
-                if run is not None and not run.finish(answers):
-                    self._settle_late(run, answers)
-            finally:
-                lane.leave()
-        else:
+
+        def job() -> None:
+            self._drive(lane, shipment, deadline, waiting, run)
+            self._answer(lane, shipment, waiting, answers)
+            if run is not None and not run.finish(answers):
+                self._settle_late(run, answers)
+
+        if not lane.turns.drive(job, lane.target.timeout, waiting):
             self._answer(lane, shipment, waiting, answers)
 
     def _drive(self, lane: Lane, shipment: Shipment, deadline: float, waiting: Waiting, run: _Run | None) -> None:
@@ -163,7 +163,7 @@ class Foreground:
         if run is not None:
             run.began = self._clock.now()
         if free and waiting.parcel is not None:
-            lane.direct(lane.gather(waiting))
+            lane.direct(lane.gathered(waiting))
 
     def _answer(self, lane: Lane, shipment: Shipment, waiting: Waiting, answers: Answers) -> None:
         """The result for the sender; a record that is refused for good becomes a dead letter at once."""
@@ -236,8 +236,7 @@ class Foreground:
     def _on_thread(self, run: _Run, deadline: float) -> None:
         mine = Answers()
         try:
-            with at_work:
-                self._through(run.lane, run.shipment, deadline, mine, run)
+            at_work(lambda: self._through(run.lane, run.shipment, deadline, mine, run))
         except (KeyboardInterrupt, SystemExit) as interrupt:
             run.interrupt = interrupt
         finally:
@@ -287,28 +286,25 @@ class Foreground:
         errors: dict[str, BaseException | None] = {}
         for lane in [lanes[name] for name in names]:
             errors[lane.name] = lane.queued()
-            if not lane.enter(lane.target.timeout):
-                continue
-            try:
-                if self._settings.manual or not lane.owed() or self.look_after(lane, deadline):
-                    lane.visit(Source(spool, lane.name))
-                    errors[lane.name] = lane.last_error
-            finally:
-                lane.leave()
+            lane.turns.drive(functools.partial(self._visit, lane, spool, deadline, errors), lane.target.timeout)
         return errors
+
+    def _visit(self, lane: Lane, spool: Spool, deadline: float, errors: dict[str, BaseException | None]) -> None:
+        if self._settings.manual or not lane.owed() or self.look_after(lane, deadline):
+            lane.visit(Source(spool, lane.name))
+            errors[lane.name] = lane.last_error
 
     def passes(self, lanes: list[Lane], results: list[ExportResult] | None, ends: float | None = None) -> None:
         """Make a pass over what each lane owes, however long the pause should be."""
         self._keeper.expire(at_once=True)
         for lane in lanes:
-            if not lane.owed() or not lane.enter(lane.target.timeout):
-                continue
-            try:
-                lane.begin_pass()
-                while lane.step(results) is Step.MORE and (ends is None or self._clock.now() < ends):
-                    pass
-            finally:
-                lane.leave()
+            if lane.owed():
+                lane.turns.drive(functools.partial(self._pass, lane, results, ends), lane.target.timeout)
+
+    def _pass(self, lane: Lane, results: list[ExportResult] | None, ends: float | None) -> None:
+        lane.begin_pass()
+        while lane.step(results) is Step.MORE and (ends is None or self._clock.now() < ends):
+            pass
 
     def stop(self) -> None:
         """Start nothing more on the pool's threads."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -14,14 +13,14 @@ from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
-from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.delivery.target import Target
+from resilient_exporters.delivery.turns import Turns, Waiting
 from resilient_exporters.exceptions import Queued
 from resilient_exporters.policies import Retry
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
 
-__all__ = ["Lane", "Source", "Step", "Waiting"]
+__all__ = ["Lane", "Source", "Step"]
 
 _log = logging.getLogger("resilient_exporters")
 
@@ -50,29 +49,6 @@ class Step(Enum):
     """The target is down, held, or failed too often in a row."""
 
 
-class Waiting:
-    """Somebody who wants something of a lane that another thread may be driving.
-
-    Attributes:
-        parcel: The record to try, or None when the caller only wants to drive.
-        called: Set when it is done, or when its turn to drive has come.
-        drives: Whether its turn to drive has come.
-        outcome: What came of the record; None = it was not tried.
-        result: The result for its sender.
-        dead: Whether the target refused it for good.
-    """
-
-    __slots__ = ("called", "dead", "drives", "outcome", "parcel", "result")
-
-    def __init__(self, parcel: Parcel | None = None) -> None:
-        self.parcel = parcel
-        self.called: threading.Event | None = None
-        self.drives = False
-        self.outcome: Outcome | None = None
-        self.result: ExportResult | None = None
-        self.dead = False
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """A spool that a lane is owed records from, and the name it has there.
@@ -89,7 +65,7 @@ class Source:
 
 
 class Lane:
-    """Drives one exporter. Whoever holds `lock` may call the methods; one batch is in flight, always.
+    """Drives one exporter. Whoever has its turn may call the methods; one batch is in flight, always.
 
     A *pass* tries what is owed, oldest first. When the oldest fails without saying who is to blame, the pass goes
     on behind the records tried in vain since the last success; ten failures in a row end it. A success there tells
@@ -100,7 +76,7 @@ class Lane:
         self.name = name
         self.target = target
         self.sources = sources
-        self.lock = threading.Lock()
+        self.turns = Turns()
         self.mutex = threading.Lock()
         """Held while the lane is at its spool, never during a call: the spools stay what they are meanwhile."""
         self.delivered = self.dead = self.dropped = 0
@@ -116,8 +92,6 @@ class Lane:
         self._clock = clock
         self._retry = retry
         self._guard = Guard()
-        self._door = threading.Lock()
-        self._inbox: deque[Waiting] = deque()
         self._clear_at: list[int] = []
         self._said = -_QUIET
         self._loud = False
@@ -240,13 +214,10 @@ class Lane:
 
     def more(self) -> bool:
         """Whether something is owed that this pass has not tried; False when another thread is in the lane."""
-        if not self.lock.acquire(blocking=False):
+        if not self.turns.is_free():
             return False
-        try:
-            with self.mutex:
-                return self._next()[1] is not None
-        finally:
-            self.lock.release()
+        with self.mutex:
+            return self._next()[1] is not None
 
     def _next(self) -> tuple[Source, Slice | None]:
         """The batch in doubt if there is one, else the next of the first source that holds something."""
@@ -340,6 +311,10 @@ class Lane:
         return trouble.down or self.target.stable or (self.target.batches and self.misses < _UNKNOWN_MEANS_DOWN)
 
     # Records that are not kept
+
+    def gathered(self, mine: Waiting) -> list[Waiting]:
+        """What the driver wants to be tried, with what can go along in one batch."""
+        return self.turns.gather(mine, self._limit) if self.target.batches else [mine]
 
     def direct(self, group: list[Waiting]) -> None:
         """Try new records at once, as one batch, and tell those who wait what came of it."""
@@ -448,57 +423,6 @@ class Lane:
                 return ExportResult(None, True, exporter=self.name)
         returned = outcome.returned if isinstance(outcome, Again) else None
         return ExportResult(returned, False, error=outcome.error, exporter=self.name, kept=kept)
-
-    # Who drives
-
-    def enter(self, timeout: float, waiting: Waiting | None = None) -> bool:
-        """Become the lane's driver, behind those who came before.
-
-        Args:
-            timeout: Seconds to wait, at least 0.
-            waiting: What the caller wants done; another driver may do it meanwhile.
-
-        Returns:
-            Whether the caller drives, and must `leave`. False: `waiting.outcome` tells what came of it, or is None
-            when the time is over, or when this thread drives an exporter already.
-        """
-        if inside.exporter is not None:
-            return False
-        waiting = waiting or Waiting()
-        with self._door:
-            if self.lock.acquire(blocking=False):
-                return True
-            waiting.called = threading.Event()
-            self._inbox.append(waiting)
-        if not waiting.called.wait(timeout):
-            with self._door:
-                if waiting in self._inbox:
-                    self._inbox.remove(waiting)
-                    return False
-            waiting.called.wait()  # a driver has it in hand: what comes of it must be known
-        return waiting.drives
-
-    def leave(self) -> None:
-        """Let the next one drive."""
-        with self._door:
-            if not self._inbox:
-                self.lock.release()
-                return
-            following = self._inbox.popleft()
-            following.drives = True
-        if following.called is not None:
-            following.called.set()
-
-    def gather(self, mine: Waiting) -> list[Waiting]:
-        """What can go in one batch with what the driver wants, oldest first."""
-        group = [mine]
-        if self.target.batches and self._inbox and mine.parcel is not None:
-            with self._door:
-                for other in list(self._inbox):
-                    if other.parcel is not None and other.parcel.goes_with(mine.parcel) and len(group) < self._limit:
-                        self._inbox.remove(other)
-                        group.append(other)
-        return group
 
 
 def _trouble(outcome: Outcome) -> Again | Hold | None:

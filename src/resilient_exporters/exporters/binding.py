@@ -54,10 +54,9 @@ class Binding:
 
     def send(self, record: Record) -> ExportResult:
         exporter = self._exporter()
-        before = inside.exporter, inside.record
-        inside.exporter, inside.record = exporter, record
-        inside.calls += 1
+        before, calls = (inside.exporter, inside.record), inside.calls
         try:
+            inside.exporter, inside.record, inside.calls = exporter, record, calls + 1
             core = exporter._rex
             if not core.connected:
                 core.connect()
@@ -67,22 +66,19 @@ class Binding:
                 return result
             return self._send(exporter, record.data, **record.kwargs)
         finally:
-            inside.calls -= 1
-            inside.exporter, inside.record = before
+            (inside.exporter, inside.record), inside.calls = before, calls
 
     def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
         exporter = self._exporter()
-        before = inside.exporter, inside.record
-        inside.exporter, inside.record = exporter, None
-        inside.calls += 1
+        before, calls = (inside.exporter, inside.record), inside.calls
         try:
+            inside.exporter, inside.record, inside.calls = exporter, None, calls + 1
             core = exporter._rex
             if not core.connected:
                 core.connect()
             exporter.export(batch, **kwargs)
         finally:
-            inside.calls -= 1
-            inside.exporter, inside.record = before
+            (inside.exporter, inside.record), inside.calls = before, calls
 
     def disconnect(self) -> None:
         exporter = self._exporter()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.clock import Clock, SystemClock
 from resilient_exporters.delivery.engine import Engine
 from resilient_exporters.delivery.foreground import Shipment
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from resilient_exporters.exporters.exporter import Exporter
 
 __all__ = ["Core"]
+
+_log = logging.getLogger("resilient_exporters")
 
 _LOT = 1000
 """Records of a `send_many` that are kept in one append and handed on together: millions take constant memory."""
@@ -194,11 +198,7 @@ class Core:
         """Check, transform a private copy, encode, hand to the engine; results by lane, None in the background."""
         engine = self.engine()
         reentrant = inside.calls > 0
-        inside.calls += 1
-        try:
-            results = engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant)
-        finally:
-            inside.calls -= 1
+        results = at_work(lambda: engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant))
         if results is None and self.quick is None:
             self._prepare(engine)
         return results
@@ -215,16 +215,14 @@ class Core:
         """The same for many records; one result by lane for all of them."""
         engine = self.engine()
         reentrant = inside.calls > 0
-        with at_work:
-            return engine.send_many(self._lots(engine, many, kwargs), how or self.how(), reentrant)
+        return at_work(lambda: engine.send_many(self._lots(engine, many, kwargs), how or self.how(), reentrant))
 
     def submit(self, data: Any, kwargs: dict[str, Any], how: Keep | None = None) -> Receipt:
         """The same as `send`, with a receipt for the results."""
         engine = self.engine()
         reentrant = inside.calls > 0
-        with at_work:
-            shipments = self.shipments(engine, data, kwargs)
-            return engine.submit(shipments, how or self.how(), reentrant, self.gatherer())
+        kept, gather = how or self.how(), self.gatherer()
+        return at_work(lambda: engine.submit(self.shipments(engine, data, kwargs), kept, reentrant, gather))
 
     def how(self) -> Keep:
         """How records are kept when the call does not say."""
@@ -299,8 +297,7 @@ class Core:
         engine = self.engine()
         if inside.calls:
             return []
-        with at_work:
-            return engine.send_unsent([lane for lane in engine.lanes if _is_at(lane, path)])
+        return at_work(lambda: engine.send_unsent([lane for lane in engine.lanes if _is_at(lane, path)]))
 
     def has_unsent(self, path: str = "") -> bool:
         """Whether anything is owed at or below a path."""
@@ -321,8 +318,7 @@ class Core:
         if data is None:
             raise DataTypeError("data is None: there is nothing to keep")
         lanes = self.lanes_named(engine, name)
-        with at_work:
-            engine.save(Packer(engine, dict(kwargs or {}), self.memory).parcel(data), lanes)
+        at_work(lambda: engine.save(Packer(engine, dict(kwargs or {}), self.memory).parcel(data), lanes))
 
     def check_name(self, name: str) -> None:
         """Raise unless an exporter of that name is here."""
@@ -339,8 +335,7 @@ class Core:
             return
         if self.pool is None:
             engine = self.engine()
-            with at_work:
-                self._to_memory(engine) if memory else self._to_file(engine)
+            at_work(lambda: self._to_memory(engine) if memory else self._to_file(engine))
         self.memory = memory
         self.changed()
 
@@ -371,8 +366,7 @@ class Core:
             pool._rex.sync()
         else:
             engine = self.engine()
-            with at_work:
-                engine.spool.sync()
+            at_work(engine.spool.sync)
 
     def status(self) -> PoolStatus:
         """What a pool tells about itself; inside another pool, that pool's view of its lanes."""
@@ -389,8 +383,7 @@ class Core:
         if self.pool is not None or inside.calls:
             return not self.has_unsent()
         engine = self.engine()
-        with at_work:
-            return engine.flush(timeout)
+        return at_work(lambda: engine.flush(timeout))
 
     def close(self, timeout: float) -> None:
         """Let go of everything, once; in a forked child of nothing."""
@@ -412,10 +405,12 @@ class Core:
             self.connected = True
 
     def disconnect(self) -> None:
-        """Call the exporter's own `close`."""
+        """Call the exporter's own `close`; one that fails holds up nothing."""
         self.connected, self.closing = False, True
         try:
             self.exporter.close()
+        except Exception as error:
+            _log.warning("exporter_close_failed exporter=%s error=%s", self.name, described(error))
         finally:
             self.closing = False
 

@@ -169,10 +169,12 @@ class PoolCore(Core):
     # Life
 
     def close(self, timeout: float) -> None:
-        super().close(timeout)
-        if self.ours():
-            for member in self.members.values():
-                member._rex.leave()
+        try:
+            super().close(timeout)
+        finally:
+            if self.ours() and self.pool is None:
+                for member in self.members.values():
+                    member._rex.leave()
 
     def disconnect(self) -> None:
         for member in self.members.values():

@@ -4,167 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 from .cursor import Places
-from .frame import VERSION
+from .frame import VERSION, read_preamble
 from .looking import READING, Look, Reading, SegmentFile, SideFile
+from .report import Audit, FileKind, FileReport, Finding, LaneReport, Severity, Stretch
 from .scan import Gap
 from .segment import Entry, Segment
 
-__all__ = ["Audit", "FileReport", "Finding", "LaneReport", "Severity", "Stretch", "audit"]
-
-Severity = Literal["note", "warning", "damage"]
-"""What a finding means:
-
-    note      nothing is wrong; opening deals with it
-    warning   nothing is lost, but records may come twice, or opening has to read more
-    damage    something is lost, or is here and does not belong here
-"""
+__all__ = [
+    "Audit",
+    "Auditor",
+    "FileReport",
+    "Finding",
+    "LaneReport",
+    "Severity",
+    "Stretch",
+    "agrees",
+    "audit",
+    "counted",
+]
 
 LOOKS = 3
 """Looks at a spool that is at work: what two looks see is a moment between two writes, not damage."""
-
-FileKind = Literal["segment", "stream", "state", "dead letters", "set aside", "lock", "reserve", "leftover"]
-
-
-class Stretch(NamedTuple):
-    """Bytes of a file that are no valid frame.
-
-    Args:
-        offset: Of the first.
-        length: How many.
-        torn: A frame that was never finished: nothing that was kept is missing.
-    """
-
-    offset: int
-    length: int
-    torn: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """One file of a spool.
-
-    Args:
-        name: Without its folder.
-        kind: What it is for; a "stream" holds records, state and dead letters, as in a file object.
-        size: Bytes.
-        version: Of its format; None when it has none, or its preamble is damaged.
-        segment: Number of the segment, or None.
-        runs: Runs whose records are in it.
-        frames: Valid frames; 0 when only the footer was read.
-        records: Records, whether owed or not.
-        payload_bytes: Bytes of their payloads.
-        places: First place, and the one behind the last; None when it holds no records.
-        gaps: What is no valid frame.
-        footer: Whether the footer says what was found; None when there is none, or nothing else was read.
-    """
-
-    name: str
-    kind: FileKind
-    size: int
-    version: int | None = None
-    segment: int | None = None
-    runs: tuple[int, ...] = ()
-    frames: int = 0
-    records: int = 0
-    payload_bytes: int = 0
-    places: tuple[int, int] | None = None
-    gaps: tuple[Stretch, ...] = ()
-    footer: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LaneReport:
-    """What one exporter is owed.
-
-    Args:
-        name: Name of the lane: the exporter's, with the path of the pools that it is in.
-        owed: Records.
-        owed_bytes: Bytes of their payloads.
-        oldest: Seconds since the epoch when the oldest was accepted; None when nothing is owed.
-        cursor: The place up to which it owes nothing.
-        ranges: How many ranges above the cursor it has settled.
-        dead: Dead letters.
-    """
-
-    name: str
-    owed: int = 0
-    owed_bytes: int = 0
-    oldest: float | None = None
-    cursor: int = 0
-    ranges: int = 0
-    dead: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something worth telling.
-
-    Args:
-        severity: How bad it is.
-        kind: One word for programs.
-        file: The file, without its folder.
-        text: A sentence for people.
-        records: How many records are known to be lost by it.
-    """
-
-    severity: Severity
-    kind: str
-    file: str
-    text: str
-    records: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """What a spool holds.
-
-    Args:
-        path: Of the live segment, links resolved.
-        at: Seconds since the epoch when it was looked at.
-        spool: Its random number; None when nothing was ever kept.
-        holder: What its lock file says of who holds it, or held it last.
-        files: Its files, the log first, oldest first.
-        lanes: What each exporter is owed, by name.
-        findings: What is worth telling, as it was met.
-    """
-
-    path: str
-    at: float
-    spool: int | None
-    holder: str
-    files: tuple[FileReport, ...]
-    lanes: tuple[LaneReport, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong: there is no finding but notes."""
-        return all(finding.severity == "note" for finding in self.findings)
-
-    @property
-    def owed(self) -> int:
-        """Records still to be delivered, counted once for each exporter that does not have them."""
-        return sum(lane.owed for lane in self.lanes)
-
-    @property
-    def dead(self) -> int:
-        """Dead letters."""
-        return sum(lane.dead for lane in self.lanes)
-
-    @property
-    def lost(self) -> int:
-        """Records that are known to be lost, counted once."""
-        return sum(finding.records for finding in self.findings)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(file.size for file in self.files)
 
 
 def audit(path: str | os.PathLike[str], *, deep: bool = True, files: Reading = READING) -> Audit:
@@ -186,10 +49,10 @@ def audit(path: str | os.PathLike[str], *, deep: bool = True, files: Reading = R
     """
     for _ in range(LOOKS - 1):
         look = Look(path, files)
-        seen = _Auditor(look, deep).run()
+        seen = Auditor(look, deep).run()
         if seen.sound or look.listed() == look.sizes:
             return seen
-    return _Auditor(Look(path, files), deep).run()
+    return Auditor(Look(path, files), deep).run()
 
 
 @dataclass(slots=True)
@@ -209,15 +72,20 @@ class _Count:
 
 
 @dataclass(slots=True)
-class _Auditor:
-    """Makes one audit of one look."""
+class Auditor:
+    """Makes one audit of one look.
+
+    Attributes:
+        missing: Ranges of places that are nowhere and that no lane has settled, known ones included.
+    """
 
     look: Look
     deep: bool
     files: list[FileReport] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     counts: dict[str, _Count] = field(default_factory=dict)
-    holes: list[tuple[int, int, str]] = field(default_factory=list)
+    holes: list[tuple[int, int, str, bool]] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
     place: int = 0
     numbers: set[int] = field(default_factory=set)
 
@@ -269,10 +137,7 @@ class _Auditor:
             return
         self._gaps(file, segment)
         self._footer(file)
-        if segment.base > self.place > 0:
-            self.holes.append((self.place, segment.base - 1, file.suffix))
-        self.holes += [(first, last, file.suffix) for first, last in segment.holes]
-        self.place = max(segment.next, self.place, file.footer.next if file.footer else 0)
+        self._places(file, segment)
         if not (self._count_whole(file, segment) or self._count(file)):
             again = self.look.read_again(file)
             if again is not None:
@@ -299,7 +164,7 @@ class _Auditor:
             payload_bytes=sum(tally.bytes for tally in segment.counts.values()),
             places=(segment.base, segment.next) if segment.next > segment.base else None,
             gaps=_stretches(file.gaps if file.found is not None else segment.gaps),
-            footer=_agrees(file.footer, file.segment) if file.footer and file.segment else None,
+            footer=agrees(file.footer, file.segment) if file.footer and file.segment else None,
         )
 
     def _belongs(self, file: SegmentFile, segment: Segment) -> bool:
@@ -308,7 +173,7 @@ class _Auditor:
             self._find("damage", "foreign", file.suffix, "it belongs to another spool; its records will not be sent")
             return False
         if segment.base < self.place or segment.number in self.numbers:
-            self._find("damage", "copy", file.suffix, "it is a copy of another segment; its records will not be sent twice")
+            self._find("damage", "copy", file.suffix, "it is a copy of another segment; its records are not sent twice")
             return False
         self.numbers.add(segment.number)
         return True
@@ -319,18 +184,28 @@ class _Auditor:
             length = gap.stop - gap.start
             where = f"{length} bytes at {gap.start}"
             if (gap.start, gap.stop) in known:
-                self._find("note", "known", file.suffix, f"{where} are no frame; they were counted and set aside before")
+                self._find("note", "known", file.suffix, f"{where} are no frame; they were set aside before")
             elif gap.torn and file.suffix == "":
                 self._find("note", "torn", file.suffix, f"{where} are an append that was cut short, or is being made")
             else:
                 self._find("damage", "gap", file.suffix, f"{where} are no valid frame; opening sets them aside")
+
+    def _places(self, file: SegmentFile, segment: Segment) -> None:
+        """Note which places are neither in this segment nor in one before it."""
+        stop = max(segment.next, file.footer.next if file.footer else 0)
+        holes = [*segment.holes, *([(segment.next, stop - 1)] if stop > segment.next else [])]
+        known = file.footer is not None and {*file.gaps} <= {*file.footer.gaps}
+        self.holes += [(first, last, file.suffix, known) for first, last in holes]
+        if segment.base > self.place > 0:
+            self.holes.append((self.place, segment.base - 1, file.suffix, False))
+        self.place = stop
 
     def _footer(self, file: SegmentFile) -> None:
         if file.suffix == "" and file.footer is not None:
             self._find("note", "sealed", file.suffix, "it is sealed and was not moved yet")
         elif file.suffix and file.footer is None:
             self._find("warning", "footer", file.suffix, "it has no valid footer, so each opening reads all of it")
-        elif file.footer and file.segment and not file.gaps and not _agrees(file.footer, file.segment):
+        elif file.footer and file.segment and not file.gaps and not agrees(file.footer, file.segment):
             self._find("warning", "footer", file.suffix, "its footer does not say what it holds")
 
     # ---------------------------------------------------------------- what is owed
@@ -366,17 +241,20 @@ class _Auditor:
         """Places that are nowhere, and that no lane has settled by now."""
         if not self.holes:
             return
-        now = self.look.side_file(".state")
         settled = Places()
-        for places in self.look.settled_in(now).values():
+        for places in self.look.states_now().values():
             for first, last in [(1, places.floor), *places.ranges()]:
                 if first <= last:
                     settled.add(first, last)
-        for first, last, suffix in self.holes:
+        for first, last, suffix, known in self.holes:
             for low, high in settled.missing(first, last):
+                self.missing.append((low, high))
                 count = high - low + 1
-                text = f"{count} records are missing before or in it (places {low} to {high})"
-                self._find("damage", "missing", suffix, text, records=count)
+                text = f"missing before or in it: {counted(count, 'record')}, places {low} to {high}"
+                if known:
+                    self._find("note", "known", suffix, f"{text}; it was counted before")
+                else:
+                    self._find("damage", "missing", suffix, text, records=count)
 
     # ---------------------------------------------------------------- beside the segments
 
@@ -394,7 +272,7 @@ class _Auditor:
         self._side(side, ".state", "state", "warning")
         context = side.context
         if context is None or (look.spool is not None and context.spool != look.spool):
-            self._find("warning", "state", ".state", "it tells nothing about this spool: what was settled is sent again")
+            self._find("warning", "state", ".state", "it is not of this spool: what was settled will be sent again")
 
     def _dead(self) -> None:
         side = self.look.side_file(".dead")
@@ -406,9 +284,10 @@ class _Auditor:
     def _side(self, side: SideFile, suffix: str, kind: FileKind, severity: Severity) -> None:
         found = side.found
         gaps = _stretches(found.gaps)
-        known = side.context
+        known = read_preamble(side.content)
+        version = known[0] if known is not None else None
         self.files.append(
-            FileReport(self._name(suffix), kind, len(side.content), known and VERSION, frames=len(found.frames), gaps=gaps)
+            FileReport(self._name(suffix), kind, len(side.content), version, frames=len(found.frames), gaps=gaps)
         )
         for gap in gaps:
             where = f"{gap.length} bytes at {gap.offset}"
@@ -446,7 +325,7 @@ def _owed(entry: Entry, places: Places | None) -> tuple[int, int]:
     return records, size
 
 
-def _agrees(footer: Segment, found: Segment) -> bool:
+def agrees(footer: Segment, found: Segment) -> bool:
     """Whether a footer says what the frames say."""
     return footer.next == found.next and _tallies(footer) == _tallies(found)
 
@@ -455,5 +334,6 @@ def _tallies(segment: Segment) -> dict[frozenset[str], tuple[int, int]]:
     return {lanes: (tally.records, tally.bytes) for lanes, tally in segment.counts.items()}
 
 
-def _unused() -> Iterator[None]:
-    yield None
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

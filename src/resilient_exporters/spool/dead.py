@@ -202,8 +202,9 @@ class DeadLetters:
             self._doubted = True
             if not fresh:
                 return
-        self.files.close(self._handle)
-        self._handle = None
+        handle, self._handle = self._handle, None
+        with contextlib.suppress(OSError):  # it is gone all the same, and the caller has an error to tell
+            self.files.close(handle)
 
     def _sync(self) -> None:
         assert self._handle is not None

@@ -184,7 +184,7 @@ class FileSpool(LogSpool):
             if segment.number >= self._marked_number:
                 self._files.unlink(segment.path)
                 del parts.log.segments[segment.number]
-                self._retire(segment)
+                self._syncer.retire(segment)
 
     def _drop_from(self, parts: Parts, segment: Segment, size: int, lost: dict[str, int]) -> int:
         # Only a whole file gives its room back.

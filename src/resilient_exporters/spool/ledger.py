@@ -152,12 +152,12 @@ class Ledger:
         """Find out what a segment that turned out to be damaged still holds; what is gone counts as dropped."""
         promised = segment.owed()
         done = dict(segment.done)
-        known = bool(segment.gaps)
+        known = set(segment.gaps)
         found = segment.rescan()
         segment.done = {}
         for lane in self.lanes.values():
             lane.segment = lane.window = None
-        if not known:
+        if not known.issuperset(segment.gaps):
             self.found_gaps.append(segment)
         if not segment.counted:
             return found

@@ -96,7 +96,8 @@ class Placing:
                 self.files.truncate(handle, 0)
             else:
                 self.files.unlink(self.path)
-        self.files.close(handle)
+        with contextlib.suppress(OSError):  # it is gone all the same, and the caller has an error to tell
+            self.files.close(handle)
 
     def seal(self, segment: Segment, taken: set[str]) -> None:
         """Move a full segment out of the way of the next one, to a name that is not taken."""
@@ -258,6 +259,8 @@ class Log:
         flags: int,
         expires: float,
     ) -> None:
+        if not 0 <= flags <= MAX_FLAGS:
+            raise ValueError(f"flags {flags} are more than a frame can hold")
         kind, pieces = pack_many(payloads, options, expires)
         length = RECORD_SIZE + sum(map(len, pieces))
         if length >= MAX_FRAME:
@@ -425,7 +428,7 @@ class Log:
             # Opening will scan it instead.
             self._take_back(live)
         try:
-            self.placing.seal(live, {segment.path for segment in self.segments.values()})
+            self.placing.seal(live, {segment.path for segment in list(self.segments.values())})
         except OSError as error:
             self._take_back(live)
             raise translated(error, "moving", live.path) from error

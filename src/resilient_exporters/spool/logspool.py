@@ -19,8 +19,9 @@ from .files import Files
 from .interface import DeadLetter, Fate, LaneAccount, Payload, Slice, SpoolMoving
 from .ledger import Lane, Ledger
 from .log import Log, Numbers, translated
-from .segment import Segment, read_all, write_all
+from .segment import Segment
 from .state import StateKeeper
+from .syncing import Syncer
 
 __all__ = ["LogSpool", "Parts"]
 
@@ -57,7 +58,7 @@ class Parts:
 class LogSpool:
     """What spools in files and in file objects have in common; see `spool.interface.Spool`.
 
-    Locks, in the order in which they are taken: `_syncing`, `_gate` (appending), `_books` (reading and settling).
+    Locks, in the order in which they are taken: the syncer's, `_gate` (appending), `_books` (reading and settling).
     The holder of the gate only ever tries the books, so an append from inside a read cannot block itself.
 
     Args:
@@ -77,11 +78,9 @@ class LogSpool:
         self._books = threading.RLock()
         self._reading = False
         self._later: deque[tuple[str, Sequence[int], Fate]] = deque()
-        self._syncing = threading.RLock()
-        self._unused: list[int] = []
+        self._syncer = Syncer(files, self._gate)
         self._closed = False
         self._parts: Parts | None = None
-        self._doubted: set[int] = set()
         self._unwritten = False
         self._marked = 0
         # An exception from outside (Ctrl-C) cut a change short: what memory says is not to be trusted.
@@ -362,14 +361,14 @@ class LogSpool:
         except OSError as error:
             logger.warning("spool_settle_unreadable lane=%r error=%r", lane.name, str(error))
             return 0
-        if (ranges or self._unwritten) and not self._write_state(parts, lane.name, fate, ranges):
-            # No room, not even the reserve: deleting what is settled says the same, and makes some.
-            if self._gate.acquire(blocking=False):
-                try:
-                    if not self._busy and self._reclaim(parts):
-                        self._write_state(parts, lane.name, fate, ranges)
-                finally:
-                    self._gate.release()
+        unwritten = (ranges or self._unwritten) and not self._write_state(parts, lane.name, fate, ranges)
+        # No room, not even the reserve: deleting what is settled says the same, and makes some.
+        if unwritten and self._gate.acquire(blocking=False):
+            try:
+                if not self._busy and self._reclaim(parts):
+                    self._write_state(parts, lane.name, fate, ranges)
+            finally:
+                self._gate.release()
         return lane.settled.records - before
 
     def _write_state(self, parts: Parts, name: str, fate: Fate, ranges: list[tuple[int, int]]) -> bool:
@@ -405,26 +404,9 @@ class LogSpool:
                 continue
             del parts.log.segments[segment.number]
             parts.log.names_unsynced = True
-            self._retire(segment)
+            self._syncer.retire(segment)
             reaped += 1
         return reaped
-
-    def _retire(self, segment: Segment) -> None:
-        """Close a segment's file, later if a sync may be using it."""
-        handle, segment.handle = segment.handle, None
-        if handle is None:
-            return
-        self._unused.append(handle)
-        if self._syncing.acquire(blocking=False):
-            try:
-                self._close_unused()
-            finally:
-                self._syncing.release()
-
-    def _close_unused(self) -> None:
-        while self._unused:
-            with contextlib.suppress(OSError):  # closing reports old write errors; these files are done with
-                self._files.close(self._unused.pop())
 
     # ---------------------------------------------------------------- dead letters
 
@@ -520,7 +502,7 @@ class LogSpool:
         parts = self._opened()
         if parts is None:
             raise SpoolError("the spool cannot be opened")
-        self._sync_log(parts)
+        self._syncer.sync(parts.log)
         with self._books:
             try:
                 if self._unwritten and not self._write_state(parts, "", Fate.DELIVERED, []):
@@ -530,80 +512,12 @@ class LogSpool:
             except OSError as error:
                 raise translated(error, "syncing", parts.state.path) from error
 
-    def _sync_log(self, parts: Parts) -> None:
-        """Sync what was appended before; callers that come while a sync runs share the next one."""
-        with self._gate:
-            wanted = [(segment, segment.end) for segment in parts.ledger.segments()]
-        with self._syncing:
-            try:
-                for segment, end in wanted:
-                    if segment.synced < end and segment.number in parts.log.segments:
-                        self._sync_segment(parts, segment)
-                if parts.log.names_unsynced:
-                    parts.log.names_unsynced = False
-                    try:
-                        parts.log.placing.sync_names()
-                    except OSError:
-                        parts.log.names_unsynced = True
-                        raise
-            except OSError as error:
-                raise translated(error, "syncing", parts.log.placing.path) from error
-            finally:
-                self._close_unused()
-
-    def _sync_segment(self, parts: Parts, segment: Segment) -> None:
-        end = segment.end
-        handle = segment.handle
-        borrowed = handle is None
-        try:
-            if handle is None:
-                handle = self._files.open(segment.path)
-            if segment.number in self._doubted:
-                raise OSError(f"an earlier sync of {segment.path} failed")
-            self._files.sync(handle)
-        except FileNotFoundError:
-            return  # settled and deleted meanwhile
-        except OSError as error:
-            # What a failed sync left is never trusted: the system may have dropped the data and call the next one good.
-            self._doubted.add(segment.number)
-            logger.warning("spool_sync_failed path=%r error=%r; writing a new copy", segment.path, str(error))
-            self._recopy(parts, segment)
-            return
-        finally:
-            if borrowed and handle is not None:
-                self._files.close(handle)
-        segment.synced = end
-
-    def _recopy(self, parts: Parts, segment: Segment) -> None:
-        """Write a segment again, to a new file that takes its place; frames stay valid where they are."""
-        with self._gate:
-            handle = segment.handle if segment.handle is not None else self._files.open(segment.path)
-            content = read_all(self._files, handle, segment.end)
-            path = f"{segment.path}.copy"
-            with contextlib.suppress(FileNotFoundError):
-                self._files.unlink(path)
-            new = self._files.open(path, create=True)
-            try:
-                write_all(self._files, new, content, 0)
-                if segment.sealed:
-                    write_all(self._files, new, segment.footer(), segment.end)
-                self._files.sync(new)
-                self._files.rename(path, segment.path)
-            except BaseException:
-                self._files.close(new)
-                raise
-            parts.log.adopt(segment, new)
-            self._unused.append(handle)
-            segment.synced = segment.end
-            self._doubted.discard(segment.number)
-            parts.log.names_unsynced = True
-
     def _sync_appended(self, lanes: frozenset[str], place: int, count: int) -> None:
         parts = self._parts
         if parts is None:
             return
         try:
-            self._sync_log(parts)
+            self._syncer.sync(parts.log)
         except SpoolError:
             # The caller is told that nothing was kept, so nothing may be delivered later.
             lost: dict[str, int] = {}
@@ -630,14 +544,12 @@ class LogSpool:
                 if self._unwritten:
                     self._write_state(parts, "", Fate.DELIVERED, [])
                 self._close_parts(parts)
-        with self._syncing:
-            self._close_unused()
+        with self._syncer.lock:
+            self._syncer.close_unused()
 
     def _close_parts(self, parts: Parts) -> None:
         for segment in parts.ledger.segments():
-            handle, segment.handle = segment.handle, None
-            if handle is not None:
-                self._unused.append(handle)
+            self._syncer.abandon(segment)
         for part in (parts.state, parts.dead):
             with contextlib.suppress(OSError):  # all was written; what close reports are old errors
                 part.close()
@@ -651,7 +563,7 @@ class LogSpool:
         parts, self._parts = self._parts, None
         if parts is not None:
             self._close_parts(parts)
-        self._close_unused()
+        self._syncer.close_unused()
 
 
 def _letters(lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> Iterator[DeadLetter]:

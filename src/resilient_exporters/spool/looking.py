@@ -13,7 +13,20 @@ from ..exceptions import InvalidConfigError
 from .cursor import Places
 from .dead import FORGOTTEN, LETTER, unpack_forgotten, unpack_letter
 from .files import Files
-from .frame import FLAG_SHIFT, FRAME, JOINED, KIND_SHIFT, MAX_FLAGS, Context, Kind, read_preamble, unpack_records
+from .frame import (
+    FLAG_SHIFT,
+    FRAME,
+    HEADER_SIZE,
+    JOINED,
+    KIND_SHIFT,
+    MAX_FLAGS,
+    RECORD,
+    RECORD_SIZE,
+    Context,
+    Kind,
+    read_preamble,
+    unpack_records,
+)
 from .interface import DeadLetter
 from .log import translated
 from .recovery import judge
@@ -27,6 +40,8 @@ _OURS = re.compile(r"|\.\d{8,}|\.state|\.dead|\.lock|\.damaged\.\d+|\.state\.new
 _SEALED = re.compile(r"\.(\d{8,})")
 # Bytes at the beginning of a segment that tell where it belongs: its first run frame stands there, twice.
 _HEAD = 4096
+# Bytes in which the first record of a segment begins, behind runs and lane sets.
+_FIRST = 1 << 16
 _PLACE_AND_TIME = Struct("<Id")
 
 
@@ -157,7 +172,7 @@ class Look:
         except FileNotFoundError as error:
             raise InvalidConfigError(f"there is no spool at {self.path}") from error
         except IsADirectoryError as error:
-            raise InvalidConfigError(f"{self.path} is a directory: name the file that was given as tmp_file=") from error
+            raise InvalidConfigError(f"{self.path} is a directory: give the file") from error
         except OSError as error:
             raise translated(error, "reading", self.path) from error
 
@@ -284,11 +299,34 @@ class Look:
         path = self.path + suffix
         known = read_preamble(content)
         found = scan(content)
-        segment = Segment.from_scan(self.files, path, None, content, found)
+        segment = Segment.from_scan(self.files, path, -1, content, found)
+        if segment is not None:
+            segment.handle = None
         footer = Segment.from_footer(_Content(content), path, 0, len(content))
         return SegmentFile(suffix, len(content), known[0] if known else None, content, found, segment, footer)
 
+    def first_time(self, file: SegmentFile) -> float | None:
+        """When the first record of a segment was accepted, with one small read; None where that does not tell."""
+        content = self._content(file.suffix, _FIRST) or b""
+        at = HEADER_SIZE
+        while at + RECORD_SIZE <= len(content):
+            _, length, meta, _, _, time = RECORD.unpack_from(content, at)
+            if meta >> KIND_SHIFT in JOINED:
+                return float(time)
+            at += max(length, FRAME.size)
+        return None
+
     # ---------------------------------------------------------------- beside the segments
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is, or was, a file object: all in one file."""
+        return self.live is not None and self.live.is_stream
+
+    def states_now(self) -> dict[str, Places]:
+        """Lane -> places at which it owes nothing, read anew: what was deleted meanwhile was settled before."""
+        side = None if self.is_stream else self.side_file(".state")
+        return self.states if side is None else load_states(side.content, side.found)[0]
 
     def holder(self) -> str:
         """What the lock file says of who holds the spool, or held it last; "" when there is none."""

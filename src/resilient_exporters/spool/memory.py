@@ -153,7 +153,8 @@ class MemorySpool(Store):
 
     def _enqueue(self, queued: _Queued) -> None:
         """Put aside what was appended while this thread appends: in a signal handler or a finalizer."""
-        self._check_room(queued, waiting=sum(other.size() for other in self._queue))
+        others = tuple(self._queue)  # one call: handlers interrupt each other, too
+        self._check_room(queued, waiting=sum(other.size() for other in others))
         self._queue.append(queued)
 
     def _drain(self) -> None:

@@ -240,7 +240,7 @@ class Segment:
         return self
 
     @classmethod
-    def from_scan(cls, files: Files, path: str, handle: int, content: bytes, found: Scan) -> Segment | None:
+    def from_scan(cls, files: Files, path: str, handle: int | None, content: bytes, found: Scan) -> Segment | None:
         """A segment as its frames describe it; None when no run frame is left."""
         if not found.contexts:
             return None

@@ -1,0 +1,118 @@
+"""Who drives a lane: one thread at a time, the others wait for their turn, or for the driver to do it along."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from resilient_exporters.delivery.attempt import Outcome
+from resilient_exporters.delivery.parcel import Parcel
+from resilient_exporters.delivery.reentry import inside
+from resilient_exporters.records import ExportResult
+
+__all__ = ["Turns", "Waiting"]
+
+
+class Waiting:
+    """Somebody who wants something of a lane that another thread may be driving.
+
+    Attributes:
+        parcel: The record to try, or None when the caller only wants to drive.
+        called: Set when it is done, or when its turn to drive has come.
+        drives: Whether its turn to drive has come.
+        outcome: What came of the record; None = it was not tried.
+        result: The result for its sender.
+        dead: Whether the target refused it for good.
+    """
+
+    __slots__ = ("called", "dead", "drives", "outcome", "parcel", "result")
+
+    def __init__(self, parcel: Parcel | None = None) -> None:
+        self.parcel = parcel
+        self.called: threading.Event | None = None
+        self.drives = False
+        self.outcome: Outcome | None = None
+        self.result: ExportResult | None = None
+        self.dead = False
+
+
+class Turns:
+    """The queue before one lane.
+
+    An interrupt (Ctrl-C) may come between any two lines. The lock is therefore only ever taken by `with`, which the
+    interpreter does not interrupt between taking it and being ready to give it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._door = threading.Lock()
+        self._queue: deque[Waiting] = deque()
+
+    def drive(self, job: Callable[[], None], timeout: float, waiting: Waiting | None = None) -> bool:
+        """Do a job as the lane's driver, behind those who came before.
+
+        Args:
+            job: Drives the lane.
+            timeout: Seconds to wait for the turn, at least 0.
+            waiting: What the caller wants done; another driver may do it along.
+
+        Returns:
+            Whether the job was done. False: `waiting.outcome` tells what came of it, or is None when the time is
+            over, or when this thread is inside an exporter already.
+        """
+        if inside.exporter is not None:
+            return False
+        if self._lock.locked() and not self._wait(waiting or Waiting(), timeout):
+            return False
+        try:
+            with self._lock:
+                job()
+        finally:
+            self._call_next()
+        return True
+
+    def is_free(self) -> bool:
+        """Whether nobody drives at this moment."""
+        return not self._lock.locked()
+
+    def gather(self, mine: Waiting, most: int) -> list[Waiting]:
+        """What can go in one batch with what the driver wants, oldest first, `most` at most."""
+        group = [mine]
+        if self._queue and mine.parcel is not None:
+            with self._door:
+                for other in list(self._queue):
+                    if other.parcel is not None and other.parcel.goes_with(mine.parcel) and len(group) < most:
+                        self._queue.remove(other)
+                        group.append(other)
+        return group
+
+    def _wait(self, waiting: Waiting, timeout: float) -> bool:
+        """Queue up; whether the turn to drive has come."""
+        called = waiting.called = threading.Event()
+        with self._door:
+            self._queue.append(waiting)
+        try:
+            if not self._lock.locked() and self._withdraw(waiting):  # the driver left without seeing us
+                return True
+            if not called.wait(timeout) and not self._withdraw(waiting):
+                called.wait()  # a driver has it in hand: what comes of it must be known
+        except BaseException:
+            self._withdraw(waiting)
+            raise
+        return waiting.drives
+
+    def _withdraw(self, waiting: Waiting) -> bool:
+        with self._door:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+                return True
+            return False
+
+    def _call_next(self) -> None:
+        if self._queue:
+            with self._door:
+                following = self._queue.popleft() if self._queue else None
+            if following is not None and following.called is not None:
+                following.drives = True
+                following.called.set()
