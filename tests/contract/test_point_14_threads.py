@@ -377,7 +377,10 @@ def test_a_signal_handler_may_send_at_any_moment(run_script: Callable[..., str],
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 @pytest.mark.parametrize("place", ["memory", "file"])
 def test_an_interrupt_at_any_moment_leaves_a_pool_that_works(run_script: Callable[..., str], place: str) -> None:
-    """KeyboardInterrupt at any moment inside `send` locks nothing up: what `send` accepted arrives, nothing twice."""
+    """KeyboardInterrupt at any moment inside `send` locks nothing up: what `send` accepted arrives, and that once.
+
+    A record whose `send` was interrupted is in doubt, for the exporter may have had it already: it may come twice.
+    """
     told = run_script(
         """
         import faulthandler, random
@@ -411,7 +414,7 @@ def test_an_interrupt_at_any_moment_leaves_a_pool_that_works(run_script: Callabl
         while pool.has_unsent_data():
             pool.send_unsent_data()
         tell([interrupted, [set(accepted) <= set(t.got) for t in (target, down)],
-              [len(set(t.got)) == len(t.got) for t in (target, down)]])
+              [not set(accepted) & {n for n in t.got if t.got.count(n) > 1} for t in (target, down)]])
         pool.close()
         """,
         place,

@@ -86,11 +86,10 @@ def test_case_05_still_down(make_pool: MakePool) -> None:
 
 def test_case_06_a_backlog_does_not_recurse(make_pool: MakePool) -> None:
     """6: a backlog of a thousand goes out with one `send`, without recursion."""
-    target = MemoryExporter(up=False)
-    pool = make_pool([target], manual_reexport=True)
+    target = MemoryExporter()
+    pool = make_pool([target])
     for number in range(1000):
-        pool.send(number)
-    target.up, pool.manual_reexport = True, False
+        pool.save_unsent_data(number, {}, target.name)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(200 + len_of_stack())
     try:

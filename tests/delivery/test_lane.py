@@ -319,7 +319,7 @@ def test_a_batch_that_fails_for_unknown_reasons_is_taken_apart() -> None:
 
 
 def test_refused_records_become_dead_letters() -> None:
-    """Records refused for good are dead letters with their reasons, those refused for now stay owed, the rest is out."""
+    """Records refused for good are dead letters with their reasons, those refused for now stay owed."""
 
     def judge(data: list[Any]) -> Verdict:
         permanent = {i: f"{one} is bad" for i, one in enumerate(data) if one in {2, 5}}

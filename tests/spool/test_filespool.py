@@ -592,3 +592,20 @@ def test_many_threads(tmp_path: Path) -> None:
             assert own == [b"%d %03d" % (name, number) for number in range(150)]
     assert spool.owing() == ()
     spool.close()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts handles in /proc")
+def test_a_long_backlog_does_not_use_up_all_handles(tmp_path: Path) -> None:
+    """Neither appending, nor opening, nor reading keeps more than a few segments open."""
+    before = len(os.listdir("/proc/self/fd"))
+    spool = FileSpool(tmp_path / "q", segment_size=200)
+    for _ in range(2):
+        keep(spool, *(b"%d" % number * 50 for number in range(100)))
+        assert len(os.listdir("/proc/self/fd")) < before + 45
+        spool.close()
+        spool = FileSpool(tmp_path / "q", segment_size=200)
+        assert len(os.listdir("/proc/self/fd")) < before + 45
+        held(spool)
+        assert len(os.listdir("/proc/self/fd")) < before + 45
+    spool.close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -38,6 +38,7 @@ class _Seat:
         retry_at: `clock.now()` of the next pass over what was left behind; 0 = nothing was.
         blocked: Whether nothing may be tried before `retry_at`.
         passing: Whether a pass over what was left behind is under way.
+        anew: Whether new records begin a pass, because nothing was taken since the last failure.
         ticket: Counts plans, so that an old one is known when its time comes.
         watched: Whether somebody will look whether its call is over in time.
         collecting: Lists that get the results of the next pass, with the event that tells its end.
@@ -52,6 +53,7 @@ class _Seat:
     blocked: bool = False
     ticket: int = 0
     passing: bool = False
+    anew: bool = False
     watched: bool = False
     collecting: list[tuple[list[ExportResult], threading.Event]] = field(default_factory=list)
 
@@ -205,6 +207,11 @@ class Background:
             seat.retry_at, seat.blocked, seat.passing = 0.0, False, True
         elif seat.blocked:
             return max(seat.retry_at - now, 0.0)
+        elif seat.anew:  # the target may be back: then the oldest goes first, not the record that woke us
+            if now < lane.not_before:
+                return lane.not_before - now
+            lane.begin_pass()
+            seat.passing = True
         return self._steps(seat, lists, now + _TURN)
 
     def _steps(self, seat: _Seat, lists: list[list[ExportResult]], ends: float) -> float | None:
@@ -244,9 +251,10 @@ class Background:
         """What was left behind is tried again after a pause; what is new need not wait unless the target is down."""
         lane = seat.lane
         if step is Step.END and not lane.owed():
-            seat.retry_at, seat.blocked = 0.0, False
+            seat.retry_at, seat.blocked, seat.anew = 0.0, False, False
             return None
         seat.blocked = step is Step.STOP
+        seat.anew = lane.failing
         if not seat.retry_at:
             seat.retry_at = self._clock.now() + lane.backoff()
         return max(seat.retry_at - self._clock.now(), 0.001)

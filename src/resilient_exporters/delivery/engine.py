@@ -169,8 +169,13 @@ class Engine:
         finally:
             for run in answers.abandoned:
                 run.kept.set()
-        if trouble is not None and not any(result.successful or result.kept for result in results.values()):
+        if trouble is None:
+            return
+        if not any(result.successful or result.kept for result in results.values()):
             raise trouble
+        for name, result in results.items():
+            if result.error is trouble:
+                self.lanes[name].dropped += 1
 
     def _keep_for(self, parcel: Parcel, owing: list[ExportResult], how: Keep) -> SpoolError | None:
         """Keep a record for the lanes of these results; why it could not be."""
@@ -252,7 +257,11 @@ class Engine:
             waiting.append([payload], lot.lanes, time=now, first=number, run=run, options=lot.options, flags=lot.flags)
         errors = {} if reentrant else self._foreground.visit([n for n in self.lanes if n in lot.lanes], waiting)
         left = {name: waiting.account(name).records for name in lot.lanes}
-        trouble = self._keep_left(waiting, left, how)
+        trouble = self._keep_left(waiting, how)
+        if trouble is not None and all(left[name] == len(lot.payloads) for name in lot.lanes):
+            raise trouble
+        for name in lot.lanes:
+            self.lanes[name].dropped += waiting.account(name).records
         for name in lot.lanes:
             total, missing = totals[name], left[name]
             error = trouble or errors.get(name) or (Queued(0) if missing else None)
@@ -263,22 +272,15 @@ class Engine:
                 exporter=name,
                 kept=total.kept or bool(missing and trouble is None and self.settings.saves),
             )
-        if trouble is not None and all(left[name] == len(lot.payloads) for name in lot.lanes):
-            raise trouble
 
-    def _keep_left(self, waiting: MemorySpool, left: dict[str, int], how: Keep) -> SpoolError | None:
-        """Keep what lanes did not take of a lot; why it could not be."""
-        if not any(left.values()):
-            return None
+    def _keep_left(self, waiting: MemorySpool, how: Keep) -> SpoolError | None:
+        """Keep what lanes did not take of a lot, and its dead letters; why it could not be, the rest stays there."""
         if not self.settings.saves:
-            for name, records in left.items():
-                self.lanes[name].dropped += records
             return None
         try:
+            self.keeper.take_letters(waiting)
             self.keeper.take(waiting, how)
         except SpoolError as error:
-            for name, records in left.items():
-                self.lanes[name].dropped += records
             return error
         return None
 

@@ -15,7 +15,7 @@ from resilient_exporters.delivery.reentry import at_work
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.turns import Waiting
 from resilient_exporters.delivery.workers import Workers
-from resilient_exporters.exceptions import TimeoutError
+from resilient_exporters.exceptions import SpoolError, TimeoutError
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.interface import Spool
 
@@ -174,10 +174,15 @@ class Foreground:
         answers.results[lane.name] = result
         if result.successful:
             lane.delivered += 1
-        elif waiting.dead and self._settings.saves:
-            self._keeper.bury(lane.name, slice_of([shipment.parcel]), {0: str(result.error)})
-            lane.dead += 1
-            answers.dead.add(lane.name)
+        elif waiting.refused is not None and self._settings.saves:
+            try:
+                self._keeper.bury(lane.name, slice_of([shipment.parcel]), {0: waiting.refused})
+            except SpoolError as error:  # then it is owed, if that finds room
+                error.__cause__ = error.__cause__ or result.error
+                answers.failed(lane, error)
+            else:
+                lane.dead += 1
+                answers.dead.add(lane.name)
 
     def _clear_the_way(self, lane: Lane, deadline: float, parcel: Parcel) -> bool:
         """Look after what is owed; whether a new record may be tried now."""

@@ -15,7 +15,7 @@ from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError, SpoolFull
 from resilient_exporters.policies import Limits
 from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import Fate, Opaque, Payload, Slice, Spool, SpoolMoving
+from resilient_exporters.spool.interface import DeadLetter, Fate, Opaque, Payload, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 
 __all__ = ["Keep", "Keeper"]
@@ -182,22 +182,42 @@ class Keeper:
                 _log.warning("records_expired pool=%s %s", self.name, lost)
                 self._count_dropped(lost)
 
-    def bury(self, lane: str, slice: Slice, reasons: dict[int, str]) -> None:
-        """Make dead letters of records that were never kept."""
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int = 1) -> None:
+        """Make dead letters of records that were never kept.
+
+        Raises:
+            SpoolError: There is no room for them.
+        """
         with self._gate:
-            self.spool.bury(lane, slice, reasons, 1)
+            self.spool.bury(lane, slice, reasons, attempts)
+
+    def take_letters(self, spool: Spool) -> None:
+        """Take over the dead letters of a spool that is given up."""
+        for letter in spool.dead_letters():
+            self.bury(letter.lane, _slice_of(letter), {0: letter.reason}, letter.attempts)
 
     # Another spool
 
     def take(self, spool: Spool, how: Keep) -> None:
-        """Keep everything that another spool owes, as it is there, in as few appends as can be.
+        """Keep everything that another spool owes, in as few appends as can be; what is kept is settled there.
 
         Raises:
-            SpoolError: There is no room for the rest of it.
+            SpoolError: There is no room for what is still owed there.
         """
         for part, lanes in owed_slices(spool):
-            for first, payloads in _numbered(part):
-                self._keep(payloads, part.options, part.flags, lanes, how, first=first, run=part.run, time=part.times[0])
+            for start, end in _numbered(part):
+                self._keep(
+                    part.payloads[start:end],
+                    part.options,
+                    part.flags,
+                    lanes,
+                    how,
+                    first=part.numbers[start],
+                    run=part.run,
+                    time=part.times[start],
+                )
+                for lane in lanes:
+                    spool.settle(lane, part.places[start:end], Fate.DELIVERED)
 
     def bring(self, spool: Spool, renamed: Callable[[str], str]) -> bool:
         """Take over what a memory spool owes; False when it, or the rest of it, must be read in place."""
@@ -231,6 +251,7 @@ class Keeper:
             old, start = self.spool, new.next_place
             try:
                 places = copy_owed(old, new, check=self._check_for(new))
+                _copy_letters(old, new)
             except BaseException:
                 new.undo_appends()
                 raise
@@ -254,6 +275,7 @@ class Keeper:
             file.thaw()
             try:
                 places = copy_owed(old, file, after=len(loaded), check=self._check_for(file))
+                _copy_letters(old, file)
             except BaseException:
                 file.undo_appends()
                 file.freeze()
@@ -294,13 +316,33 @@ class Keeper:
                     append()
 
 
-def _numbered(part: Slice) -> Iterator[tuple[int, list[Payload]]]:
-    """The runs of consecutive numbers in a slice: the first number of each, and its payloads."""
+def _numbered(part: Slice) -> Iterator[tuple[int, int]]:
+    """The ranges of a slice whose numbers follow each other."""
     start = 0
     for i in range(1, len(part) + 1):
         if i == len(part) or part.numbers[i] != part.numbers[i - 1] + 1:
-            yield part.numbers[start], part.payloads[start:i]
+            yield start, i
             start = i
+
+
+def _copy_letters(old: Spool, new: Spool) -> None:
+    """Take a memory spool's dead letters along; a file's stay where they are, behind a `BackedSpool`."""
+    if not isinstance(old, MemorySpool):
+        return
+    before = {letter.key for letter in new.dead_letters()}
+    try:
+        for letter in old.own_letters():
+            new.bury(letter.lane, _slice_of(letter), {0: letter.reason}, letter.attempts)
+    except BaseException:
+        new.forget_dead([letter.key for letter in new.dead_letters() if letter.key not in before])
+        raise
+
+
+def _slice_of(letter: DeadLetter) -> Slice:
+    """A dead letter's record, without a place."""
+    return Slice(
+        letter.run, letter.options, letter.flags, [], [letter.number], [letter.accepted], [letter.payload]
+    )
 
 
 def _anything(payload: Payload) -> None:

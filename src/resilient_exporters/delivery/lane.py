@@ -15,7 +15,7 @@ from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.delivery.turns import Turns, Waiting
-from resilient_exporters.exceptions import Queued
+from resilient_exporters.exceptions import Queued, SpoolError
 from resilient_exporters.policies import Retry
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
@@ -93,7 +93,9 @@ class Lane:
         self._retry = retry
         self._guard = Guard()
         self._clear_at: list[int] = []
-        self._said = -_QUIET
+        self._alone: set[tuple[int, int]] = set()
+        """Run and number of new records whose first attempt left a stable target in doubt: it knows each as a batch."""
+        self._said: dict[str, float] = {}
         self._loud = False
         self._after = 0
         self._tried = 0
@@ -165,15 +167,16 @@ class Lane:
             source, kept = self._flight = self._next()
             if kept is None and self._turn_back():
                 source, kept = self._flight = self._next()
-            if kept is not None and before is not None and kept.run == before[0]:
+            if kept is not None and before is not None and kept.run == before[0] and kept is not self._pinned:
                 kept = _older(kept, before[1])
                 self._flight = source, kept
         if kept is None:
             return Step.END
+        tries = self.misses + 1
         outcome = self._attempt(kept)
         with self.mutex:
             source, _ = self._flight
-            self._settle(source, kept, outcome)
+            self._settle(source, kept, outcome, tries)
             step = self._advance(kept, outcome)
         if results is not None or self.on_settled is not None:
             self._report(kept, outcome, source, results)
@@ -236,7 +239,13 @@ class Lane:
         kept = source.spool.read(source.lane, after, self._size(), self.target.batch_bytes)
         if kept is not None and kept.flags & Flag.BUNDLED and len(kept) > 1:
             return source.spool.read(source.lane, after, 1, 1)
-        return kept
+        return self._as_tried(kept) if self._alone and kept is not None else kept
+
+    def _as_tried(self, kept: Slice) -> Slice:
+        """The slice up to the first record that was tried as a batch of its own; or that record."""
+        ids = [(kept.run, number) for number in kept.numbers]
+        first = next((i for i, id in enumerate(ids) if id in self._alone), len(kept))
+        return _first_of(kept, first or 1)
 
     def _size(self) -> int:
         return self._limit if self.target.batches else 1
@@ -247,7 +256,7 @@ class Lane:
         if not source.spool.owing():
             source.spool.close()
 
-    def _settle(self, source: Source, kept: Slice, outcome: Outcome) -> None:
+    def _settle(self, source: Source, kept: Slice, outcome: Outcome, tries: int) -> None:
         """Note in the spool which records the lane owes no longer."""
         if isinstance(outcome, Delivered):
             source.spool.settle(source.lane, kept.places, Fate.DELIVERED)
@@ -258,12 +267,20 @@ class Lane:
                 source.spool.settle(source.lane, rest, Fate.DELIVERED)
                 self.delivered += len(rest)
             if outcome.permanent:
-                source.spool.bury(source.lane, kept, outcome.permanent, self.misses + 1)
+                source.spool.bury(source.lane, kept, outcome.permanent, tries)
                 self.dead += len(outcome.permanent)
         if source.once and not isinstance(outcome, Delivered):
             before = source.spool.account(source.lane).records
             source.spool.settle(source.lane, kept.places, Fate.DROPPED)
             self.dropped += before - source.spool.account(source.lane).records
+
+    def _bury(self, source: Source, kept: Slice, reasons: dict[int, str]) -> None:
+        """Make dead letters; without room for them the records stay owed, and are refused again until there is."""
+        try:
+            source.spool.bury(source.lane, kept, reasons, self.misses + 1)
+            self.dead += len(reasons)
+        except SpoolError as error:
+            _log.debug("dead_letters_without_room exporter=%s records=%d error=%s", self.name, len(reasons), error)
 
     def _advance(self, kept: Slice, outcome: Outcome) -> Step:
         """Decide where the pass goes on."""
@@ -273,6 +290,7 @@ class Lane:
             self._tried = self._failures = 0
             self._after = kept.places[-1]
             self._won = True
+            self._alone.difference_update([(kept.run, number) for number in kept.numbers] if self._alone else ())
             self._limit = min(self._limit * 2, self.target.batch_records)
         else:
             self._failures += 1
@@ -314,7 +332,7 @@ class Lane:
 
     def gathered(self, mine: Waiting) -> list[Waiting]:
         """What the driver wants to be tried, with what can go along in one batch."""
-        return self.turns.gather(mine, self._limit) if self.target.batches else [mine]
+        return self.turns.gather(mine, self._limit) if self.target.batches and not self.target.stable else [mine]
 
     def direct(self, group: list[Waiting]) -> None:
         """Try new records at once, as one batch, and tell those who wait what came of it."""
@@ -326,7 +344,9 @@ class Lane:
             for index, waiting in enumerate(group):
                 waiting.outcome = outcome
                 waiting.result = self._result(outcome, index)
-                waiting.dead = isinstance(outcome, Refused) and index in outcome.permanent
+                waiting.refused = outcome.permanent.get(index) if isinstance(outcome, Refused) else None
+            if self.target.stable and isinstance(outcome, Again):
+                self._alone.update((kept.run, number) for number in kept.numbers)
         finally:
             for waiting in group:
                 if waiting.called is not None:
@@ -361,39 +381,41 @@ class Lane:
         trouble = _trouble(outcome)
         if trouble is None:
             self._up()
+            if not self._progressed(kept, outcome):
+                self._pace(clock.now() - began)
         else:
             self._down(trouble, clock.now() - began)
         return outcome
 
     def _up(self) -> None:
         if self.state != "up":
-            self._say("target_up exporter=%s owed=%d", self.name, self.owed())
+            self._say("up", "owed=%d", self.owed())
             self.state = "up"
         self.misses = 0
         self.not_before = 0.0
 
-    def _say(self, event: str, *fields: object) -> None:
-        """Tell a change of state; one that changes all the time is told once in a while."""
+    def _say(self, state: str, detail: str, value: object) -> None:
+        """Tell a change of state; one that changes all the time is told once in a while, and its end if it was told."""
         now = self._clock.now()
-        level = logging.WARNING if now - self._said >= _QUIET or event.startswith("target_up") else logging.DEBUG
-        if event.startswith("target_up"):
-            level = logging.WARNING if self._loud else logging.DEBUG
-        elif level == logging.WARNING:
-            self._said = now
-        self._loud = level == logging.WARNING
-        _log.log(level, event, *fields)
+        loud = self._loud if state == "up" else now - self._said.get(state, -_QUIET) >= _QUIET
+        if loud:
+            self._said[state] = now
+        self._loud = state != "up" and (loud or self._loud)
+        _log.log(logging.WARNING if loud else logging.DEBUG, f"target_{state} exporter=%s {detail}", self.name, value)
 
     def _down(self, outcome: Again | Hold, took: float) -> None:
         state: Literal["down", "held"] = "held" if isinstance(outcome, Hold) else "down"
         if self.state != state:
-            self._say(f"target_{state} exporter=%s error=%s", self.name, described(outcome.error))
+            self._say(state, "error=%s", described(outcome.error))
             self.state = state
         self.misses += 1
         self.last_error = outcome.error
+        self._pace(took, (outcome.after or 0.0) if isinstance(outcome, Again) else 0.0)
+
+    def _pace(self, took: float, asked: float = 0.0) -> None:
+        """Leave the target alone for a while after an attempt in vain; at least for as long as it asked."""
         pause = min(_PACE * took, _PACE_CAP) if took >= _SLOW_FAILURE else 0.0
-        if isinstance(outcome, Again) and outcome.after is not None:
-            pause = max(pause, outcome.after)
-        self.not_before = self._clock.now() + pause
+        self.not_before = self._clock.now() + max(pause, asked)
 
     def backoff(self) -> float:
         """Seconds until a worker should try again after a pass that left something behind."""
@@ -435,9 +457,12 @@ def _trouble(outcome: Outcome) -> Again | Hold | None:
 def _older(kept: Slice, number: int) -> Slice | None:
     """The part of a slice before the first record that is not older."""
     end = next((i for i, other in enumerate(kept.numbers) if other >= number), len(kept))
-    if end == len(kept):
+    return _first_of(kept, end) if end else None
+
+
+def _first_of(kept: Slice, count: int) -> Slice:
+    """The first records of a slice."""
+    if count == len(kept):
         return kept
-    if not end:
-        return None
-    columns = (kept.places[:end], kept.numbers[:end], kept.times[:end], kept.payloads[:end])
+    columns = (kept.places[:count], kept.numbers[:count], kept.times[:count], kept.payloads[:count])
     return Slice(kept.run, kept.options, kept.flags, *columns)

@@ -23,10 +23,10 @@ class Waiting:
         drives: Whether its turn to drive has come.
         outcome: What came of the record; None = it was not tried.
         result: The result for its sender.
-        dead: Whether the target refused it for good.
+        refused: Why the target refused it for good, or None.
     """
 
-    __slots__ = ("called", "dead", "drives", "outcome", "parcel", "result")
+    __slots__ = ("called", "drives", "outcome", "parcel", "refused", "result")
 
     def __init__(self, parcel: Parcel | None = None) -> None:
         self.parcel = parcel
@@ -34,7 +34,7 @@ class Waiting:
         self.drives = False
         self.outcome: Outcome | None = None
         self.result: ExportResult | None = None
-        self.dead = False
+        self.refused: str | None = None
 
 
 class Turns:
@@ -63,8 +63,10 @@ class Turns:
         """
         if inside.exporter is not None:
             return False
-        if self._lock.locked() and not self._wait(waiting or Waiting(), timeout):
-            return False
+        while self._lock.locked():  # also when somebody was quicker at our turn: then it comes again, first of all
+            waiting = waiting or Waiting()
+            if not self._wait(waiting, timeout):
+                return False
         try:
             with self._lock:
                 job()
@@ -89,16 +91,18 @@ class Turns:
 
     def _wait(self, waiting: Waiting, timeout: float) -> bool:
         """Queue up; whether the turn to drive has come."""
-        called = waiting.called = threading.Event()
+        called = threading.Event()
         with self._door:
-            self._queue.append(waiting)
+            (self._queue.appendleft if waiting.drives else self._queue.append)(waiting)
+            waiting.called, waiting.drives = called, False
         try:
             if not self._lock.locked() and self._withdraw(waiting):  # the driver left without seeing us
                 return True
             if not called.wait(timeout) and not self._withdraw(waiting):
                 called.wait()  # a driver has it in hand: what comes of it must be known
         except BaseException:
-            self._withdraw(waiting)
+            if not self._withdraw(waiting):
+                self._call_next()  # its turn may have come at this moment: it goes to the next one
             raise
         return waiting.drives
 

@@ -318,6 +318,8 @@ class Core:
         if data is None:
             raise DataTypeError("data is None: there is nothing to keep")
         lanes = self.lanes_named(engine, name)
+        if not lanes:
+            raise InvalidConfigError(f"{self.name} has no exporters to keep a record for: add one first")
         at_work(lambda: engine.save(Packer(engine, dict(kwargs or {}), self.memory).parcel(data), lanes))
 
     def check_name(self, name: str) -> None:

@@ -136,7 +136,7 @@ class FileSpool(LogSpool):
             room=room.grant,
             numbers=self._numbers,
         )
-        ledger = Ledger(log)
+        ledger = Ledger(log, self._syncer.retire)
         dead = DeadLetters(self._files, f"{self.path}.dead", spool)
         parts = Parts(log, ledger, state, dead)
         sizes = self._files.siblings(self.path)
@@ -152,6 +152,8 @@ class FileSpool(LogSpool):
             log.next_place = max(log.next_place, places.top + 1)
         for segment in found.segments:
             ledger.open_balance(segment)
+            if segment.sealed and segment is not found.live and segment not in found.damaged:
+                self._syncer.retire(segment)
         if found.live is not None:
             self._resume(log, found.live)
         self._tell(parts, found.damaged, found.records, found.bytes)

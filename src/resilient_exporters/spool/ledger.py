@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from .cursor import Places, runs
@@ -60,14 +60,15 @@ class Ledger:
 
     Args:
         log: The log.
+        retire: Closes a segment's file as soon as nobody uses it.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, retire: Callable[[Segment], object]) -> None:
         self.log = log
         self.lanes: dict[str, Lane] = {}
         self.lost = 0
         self.found_gaps: list[Segment] = []
-        self._open: dict[int, Segment] = {}
+        self._retire = retire
 
     # ---------------------------------------------------------------- lanes
 
@@ -138,15 +139,17 @@ class Ledger:
         return segment.window(offset, context)
 
     def _opened(self, segment: Segment) -> None:
-        if segment.handle is not None:
-            return
-        segment.handle = self.log.files.open(segment.path)
-        self._open[segment.number] = segment
-        while len(self._open) > _OPEN:
-            oldest = self._open.pop(next(iter(self._open)))
-            if oldest.handle is not None:
-                self.log.files.close(oldest.handle)
-                oldest.handle = None
+        if segment.handle is None:
+            segment.handle = self.log.files.open(segment.path)
+            self.log.open[segment.number] = segment
+            self.prune(segment)
+
+    def prune(self, using: Segment | None = None) -> None:
+        """Close sealed segments that were opened longest ago, so that a long backlog does not use up all handles."""
+        for number in list(self.log.open)[:-_OPEN]:
+            segment = self.log.open.pop(number)
+            if segment is not using:
+                self._retire(segment)
 
     def _rescan(self, segment: Segment) -> Scan:
         """Find out what a segment that turned out to be damaged still holds; what is gone counts as dropped."""

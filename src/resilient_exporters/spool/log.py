@@ -169,6 +169,8 @@ class Log:
         self.numbers = numbers
         # Number -> segment, oldest first. Appending adds, settling removes; single dictionary operations both.
         self.segments: dict[int, Segment] = {}
+        # Sealed segments whose files are open, in the order of opening.
+        self.open: dict[int, Segment] = {}
         self.live: Segment | None = None
         self.next_place = 1
         self.next_number = 1
@@ -433,6 +435,7 @@ class Log:
             self._take_back(live)
             raise translated(error, "moving", live.path) from error
         live.sealed = True
+        self.open[live.number] = live
         self.names_unsynced = True
         self.live = None
 

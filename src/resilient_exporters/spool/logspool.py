@@ -28,6 +28,8 @@ __all__ = ["LogSpool", "Parts"]
 logger = logging.getLogger("resilient_exporters")
 
 _living: weakref.WeakSet[LogSpool] = weakref.WeakSet()
+# Files of sealed segments that are left open before appending closes some.
+_OPEN = 32
 _FORKED = (
     "this pool belongs to the parent process; make one pool per process, after the fork, each with its own file: "
     "docs/how-to/prefork.md"
@@ -110,6 +112,7 @@ class LogSpool:
 
     def _ready(self) -> Parts:
         """The parts, opened (again) if need be; called with the gate held."""
+        self._check()  # again: it may have been closed while this thread waited for the gate
         if self._suspect:
             with self._books:
                 if self._reading:
@@ -215,6 +218,8 @@ class LogSpool:
                 place = parts.log.next_place
                 try:
                     parts.log.append(*call)  # type: ignore[arg-type]
+                    if len(parts.log.open) > _OPEN:
+                        self._prune(parts)
                 except SpoolFull:
                     if not self._reclaim(parts):
                         raise
@@ -255,6 +260,15 @@ class LogSpool:
             return False
         self._waiting.popleft()
         return True
+
+    def _prune(self, parts: Parts) -> None:
+        """Close files of sealed segments, unless somebody is reading; called with the gate held."""
+        if self._books.acquire(blocking=False):
+            try:
+                if not self._reading:
+                    parts.ledger.prune()
+            finally:
+                self._books.release()
 
     def _reclaim(self, parts: Parts) -> bool:
         """Make room by dropping segments in which nothing is owed; called with the gate held."""

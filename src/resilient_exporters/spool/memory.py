@@ -224,6 +224,10 @@ class MemorySpool(Store):
         self._check(closed=True)
         return tuple(self._dead)
 
+    def own_letters(self) -> tuple[DeadLetter, ...]:
+        """The dead letters held in memory."""
+        return tuple(self._dead)
+
     def forget_dead(self, keys: Iterable[int]) -> None:
         self._check()
         keys = frozenset(keys)

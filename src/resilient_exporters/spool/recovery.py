@@ -156,6 +156,10 @@ class Recovery:
             raise
         if segment is None:
             self.files.close(handle)
+        elif segment.sealed and suffix and segment not in self.result.damaged:
+            # There may be more of them than a process may have open.
+            self.files.close(handle)
+            segment.handle = None
         return segment
 
     def _take_apart(self, path: str, handle: int, size: int, *, live: bool, ours: bool) -> Segment | None:
@@ -223,9 +227,9 @@ class Recovery:
 
     def _reject(self, segment: Segment) -> None:
         """Set a segment aside that is a copy, or belongs to another spool: its records are not ours to send."""
-        assert segment.handle is not None
-        self.files.close(segment.handle)
-        segment.handle = None
+        if segment.handle is not None:
+            self.files.close(segment.handle)
+            segment.handle = None
         if segment in self.result.damaged:
             self.result.damaged.remove(segment)
         self._lose_whole(segment.path, segment.end)

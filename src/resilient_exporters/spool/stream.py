@@ -263,7 +263,7 @@ class StreamSpool(LogSpool):
             room=(room := Room(self._files, "", self._limit, None)).grant,
             numbers=self._numbers,
         )
-        parts = Parts(log, Ledger(log), StreamState(log), dead := StreamDead(log))
+        parts = Parts(log, Ledger(log, self._syncer.retire), StreamState(log), dead := StreamDead(log))
         room.used = lambda: _owed_bytes(parts.ledger)
         try:
             content = read_all(self._files, _HANDLE, self._files.size(_HANDLE))
