@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,9 @@ from resilient_exporters.exceptions import (
     TargetMisconfigured,
     TimeoutError,
 )
-from resilient_exporters.records import Batch, ExportResult
+from resilient_exporters.records import Batch, ExportResult, Record
 
-__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "bare", "described"]
+__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "attempt_record", "bare", "described"]
 
 _log = logging.getLogger("resilient_exporters")
 
@@ -27,7 +28,7 @@ _REFUSALS = 64
 """Most refusals that one batch is worth: one bad record in 1000 takes ten, and six of them fit in here."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would cost more than all else about it
 class Delivered:
     """The target has all of it."""
 
@@ -105,16 +106,30 @@ def attempt(target: Target, batch: Batch, kwargs: dict[str, Any], clock: Clock) 
     return outcome
 
 
+def attempt_record(target: Target, lane: str, record: Record) -> Outcome:
+    """Hand one record to a target that takes single ones; as `attempt`."""
+    return _guarded(target, lane, 1, lambda: _judge(target.send(record)))
+
+
 def _call(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
     """Hand a batch to a target once."""
+    if not target.batches:
+        return attempt_record(target, batch.lane, batch.records[0])
+
+    def export() -> Outcome:
+        target.export(batch, kwargs)
+        return Delivered()
+
+    return _guarded(target, batch.lane, len(batch), export)
+
+
+def _guarded(target: Target, lane: str, count: int, call: Callable[[], Outcome]) -> Outcome:
+    """Make a call into an exporter, and an outcome of whatever it raises."""
     outer = sys.exception()
     try:
-        if target.batches:
-            target.export(batch, kwargs)
-            return Delivered()
-        return _judge(target.send(batch.records[0]))
+        return call()
     except RecordsRefused as error:
-        return _refused(error, len(batch), outer)
+        return _refused(error, count, outer)
     except TargetMisconfigured as error:
         return Hold(bare(error, outer))
     except TargetDown as error:
@@ -124,7 +139,7 @@ def _call(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
         raise
     except BaseException as error:  # whatever an exporter does must not reach the sender: it becomes the result
         if not isinstance(error, Exception):
-            _log.warning("exporter_raised_base_exception exporter=%s error=%s", batch.lane, described(error))
+            _log.warning("exporter_raised_base_exception exporter=%s error=%s", lane, described(error))
         target.disconnect()
         return Again(bare(error, outer), down=target.batches and isinstance(error, ConnectionError | TimeoutError | OSError))
 

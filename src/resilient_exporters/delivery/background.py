@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from resilient_exporters.delivery.clock import Clock
@@ -22,6 +22,8 @@ _GRACE = 1.0
 """Seconds; a call that runs longer no longer counts against the number of threads."""
 _ASK_AGAIN = 1.0
 """Seconds after which the user's `connectivity` is asked again."""
+_AFTER_A_DEFECT = 5.0
+"""Seconds for which a lane rests after an error that should not have happened."""
 _TURN = 0.05
 """Seconds a lane may keep its thread while others wait."""
 
@@ -67,9 +69,12 @@ class Background:
         clock: Tells the time.
         name: The pool's, for the threads' names.
         expire: Drops what has outlived its time.
+        lanes: Those to serve from the first `wake` on.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, name: str, expire: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, name: str, expire: Callable[[], None], lanes: Iterable[Lane] = ()
+    ) -> None:
         self.workers = Workers(settings.num_threads, _GRACE, clock, name)
         self._settings = settings
         self._expire = expire
@@ -80,12 +85,14 @@ class Background:
         """Notified whenever a lane has made a step or comes to rest."""
         self._clock = clock
         self._lock = threading.RLock()  # a signal handler may send while its thread is in here
-        self._seats: dict[str, _Seat] = {}
+        self._seats = {lane.name: _Seat(lane) for lane in lanes}
 
     def add(self, lane: Lane) -> None:
-        """Serve a lane from now on."""
+        """Serve a lane from now on; one that is served already goes on as it was."""
         with self._lock:
-            self._seats[lane.name] = _Seat(lane)
+            seat = self._seats.get(lane.name)
+            if seat is None or seat.lane is not lane:
+                self._seats[lane.name] = _Seat(lane)
             self.asleep = True
         self.wake()
 
@@ -157,11 +164,14 @@ class Background:
             seat.collecting = []
             forced, seat.forced = seat.forced, False
         self._watch(seat)
-        rest: float | None = 0.0
+        rest: float | None = _AFTER_A_DEFECT
         try:
             rest = self._turn(seat, forced, [results for results, _ in collecting])
         except PoolClosed:
             _log.info("call_outlived_pool exporter=%s: what it had in hand stays kept", seat.lane.name)
+        except BaseException:  # a defect of this library, or of a spool: the lane goes on, but not in a tight loop
+            _log.exception("lane_failed exporter=%s: it is tried again in %s s", seat.lane.name, _AFTER_A_DEFECT)
+            seat.blocked, seat.retry_at = True, self._clock.now() + _AFTER_A_DEFECT
         finally:
             for _, done in collecting:
                 done.set()
@@ -231,7 +241,11 @@ class Background:
 
     def _step(self, lane: Lane, lists: list[list[ExportResult]]) -> Step:
         collected: list[ExportResult] | None = [] if lists else None
-        step = lane.step(collected)
+        try:
+            step = lane.step(collected)
+        except (KeyboardInterrupt, SystemExit) as interrupt:  # there is no caller to reach: a failure like any other
+            lane.interrupted(interrupt)
+            return Step.STOP
         for results in lists:
             results.extend(collected or ())
         return step

@@ -17,10 +17,12 @@ from resilient_exporters.delivery.lane import Lane, Source
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
+from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, Queued, SpoolError
 from resilient_exporters.records import ExportResult
+from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Payload, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.status import LaneState, LaneStatus, Orphan, PoolStatus
@@ -115,15 +117,20 @@ class Engine:
             self._accept(shipments, how)
             return None
         answers = Answers()
+        if reentrant:
+            for name in [name for shipment in shipments for name in shipment.lanes]:
+                answers.failed(self.lanes[name], self.lanes[name].queued())
+            self._keep_failed(shipments, answers, how)
+        else:
+            self._deliver(shipments, answers, how)
+        return answers.results
+
+    def _deliver(self, shipments: Sequence[Shipment], answers: Answers, how: Keep) -> None:
+        """Have lanes try the record, and keep it for those that do not have it then, interrupted or not."""
         try:
-            if reentrant:
-                for name in [name for shipment in shipments for name in shipment.lanes]:
-                    answers.failed(self.lanes[name], self.lanes[name].queued())
-            else:
-                self._foreground.deliver(shipments, answers)
+            self._foreground.deliver(shipments, answers)
         finally:
             self._keep_failed(shipments, answers, how)
-        return answers.results
 
     def parcel(self, payload: Payload, options: bytes, flags: int = 0) -> Parcel:
         """A new record with the next number."""
@@ -195,37 +202,93 @@ class Engine:
             result.kept = kept
         return None
 
-    def quick(self, lanes: frozenset[str], how: Keep) -> Callable[[Any], bool] | None:
-        """The way of a plain record in background mode, with all that does not change looked up beforehand.
+    # The short ways. They hold for the spool, the lanes and the settings of the moment: whoever changes one of these
+    # throws them away. They take plain records only, and return None when something has to be thought about: then
+    # nothing has happened yet, and the record takes the long way.
 
-        It holds for the spool, the lanes and the settings of the moment; whoever changes them throws it away. An append
-        that meets a spool that is full, frozen or closed has kept nothing: then it returns False, and the record takes
-        the long way, which knows what to do.
+    def short_way(self, names: list[str], how: Keep) -> Callable[[Any], list[ExportResult] | bool | None] | None:
+        """The way of a plain record, with all that does not change looked up beforehand.
 
         Args:
-            lanes: Whom the records are for.
+            names: The lanes that records are for.
             how: How they are kept.
 
         Returns:
-            A function of the data that returns whether the record was kept; None when there is no short way.
+            A function of the data that returns the results, True in background mode, None when it cannot; or None when
+            there is no short way.
         """
-        if not self.settings.background or not self.settings.saves or how.ttl is not None:
+        if how.ttl is not None or not self.settings.saves:
             return None
-        encode, append, now = codec.encode, self.spool.append, self.clock.time
-        background, sync = self.background(), how.sync
+        if self.settings.background:
+            return self._short_way_in_background(frozenset(names), how.sync)
+        if self.settings.num_threads > 1 and len(names) > 1:
+            return None
+        return self._short_way_at_once([self.lanes[name] for name in names], how)
 
-        def send(data: Any) -> bool:
+    def _short_way_in_background(self, lanes: frozenset[str], sync: bool) -> Callable[[Any], bool | None]:
+        encode, append, now, background = codec.encode, self.spool.append, self.clock.time, self.background()
+
+        def send(data: Any) -> bool | None:
             if data is None:
-                return False
+                return None
             try:
                 append((encode(data),), lanes, time=now(), sync=sync)
             except (DataTypeError, SpoolError, SpoolMoving, PoolClosed):
-                return False
+                return None
             if background.asleep:
                 background.wake()
             return True
 
         return send
+
+    def _short_way_at_once(self, lanes: list[Lane], how: Keep) -> Callable[[Any], list[ExportResult] | None]:
+        encode, now, run, draw = codec.encode, self.clock.time, self.spool.run, self.spool.draw
+
+        def send(data: Any) -> list[ExportResult] | None:
+            if data is None or inside.calls:
+                return None
+            try:
+                parcel = Parcel(run, draw(), now(), encode(data), b"", 0)
+            except (DataTypeError, PoolClosed):
+                return None
+            results: list[ExportResult] = []
+            try:
+                inside.calls = 1
+                for lane in lanes:
+                    result = lane.solo(parcel)
+                    if result is None or not result[1]:
+                        return self._long_way(parcel, lanes, results, result, how)
+                    results.append(result)
+                return results
+            except (KeyboardInterrupt, SystemExit) as interrupt:
+                self._keep_interrupted(parcel, lanes, results, interrupt, how)
+                raise
+            finally:
+                inside.calls = 0
+
+        return send
+
+    def _long_way(
+        self, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], failed: ExportResult | None, how: Keep
+    ) -> list[ExportResult]:
+        """Go on with a record that the first lanes have, and that one has not taken or has to think about."""
+        answers = Answers()
+        answers.results = {str(result.exporter): result for result in done}
+        if failed is not None:
+            answers.results[str(failed.exporter)] = failed
+        self._deliver([Shipment(parcel, [lane.name for lane in lanes])], answers, how)
+        return [answers.results[lane.name] for lane in lanes]
+
+    def _keep_interrupted(
+        self, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], interrupt: BaseException, how: Keep
+    ) -> None:
+        """Keep a record for the lanes that an interrupt has left without it."""
+        answers = Answers()
+        answers.results = {str(result.exporter): result for result in done}
+        for lane in lanes:
+            if lane.name not in answers.results:
+                answers.failed(lane, interrupt)
+        self._keep_failed([Shipment(parcel, [lane.name for lane in lanes])], answers, how)
 
     # Many at once
 
@@ -379,7 +442,7 @@ class Engine:
         """The threads that deliver in the background, made when first needed."""
         background = self._background
         if background is None:
-            background = Background(self.settings, self.clock, self.name, self.keeper.expire)
+            background = Background(self.settings, self.clock, self.name, self.keeper.expire, self.lanes.values())
             background.connected = self._foreground.connected
             with self._starting:
                 if self._background is None:
@@ -421,10 +484,17 @@ class Engine:
             self.flush(timeout)
         self._stop()
         self._last = self.status()
+        lost = self._lost_at_end()
         for spool in {id(s.spool): s.spool for lane in self.lanes.values() for s in lane.sources}.values():
             spool.close()
         self.spool.close()
-        return self._last.owed if isinstance(self.spool, MemorySpool) else 0
+        return lost
+
+    def _lost_at_end(self) -> int:
+        """Records that are owed and wait in memory only."""
+        if isinstance(self.spool, BackedSpool):
+            return self.spool.lost_at_end()
+        return sum(self.owing().values()) if isinstance(self.spool, MemorySpool) else 0
 
     def _stop(self) -> None:
         self.closed = self.keeper.closed = True

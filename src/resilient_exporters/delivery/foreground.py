@@ -128,7 +128,7 @@ class Foreground:
         """
         deadline = self._clock.now() + self._settings.budget
         lanes = self._lanes()
-        jobs = [(lanes[name], shipment) for shipment in shipments for name in shipment.lanes]
+        jobs = [(lanes[n], shipment) for shipment in shipments for n in shipment.lanes if n not in answers.results]
         try:
             if self._settings.num_threads > 1 and len(jobs) > 1:
                 self._side_by_side(jobs, deadline, answers)

@@ -7,9 +7,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Literal
+from typing import Any, Literal
 
-from resilient_exporters.delivery.attempt import Again, Delivered, Hold, Outcome, Refused, attempt, described
+from resilient_exporters import codec
+from resilient_exporters.delivery.attempt import (
+    Again,
+    Delivered,
+    Hold,
+    Outcome,
+    Refused,
+    attempt,
+    attempt_record,
+    bare,
+    described,
+)
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
@@ -17,7 +28,7 @@ from resilient_exporters.delivery.target import Target
 from resilient_exporters.delivery.turns import Turns, Waiting
 from resilient_exporters.exceptions import Queued, SpoolError
 from resilient_exporters.policies import Retry
-from resilient_exporters.records import ExportResult
+from resilient_exporters.records import ExportResult, Record, RecordId
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
 
 __all__ = ["Lane", "Source", "Step"]
@@ -34,6 +45,7 @@ _PACE, _PACE_CAP = 10.0, 30.0
 """After a slow failure of t seconds the caller's thread tries no sooner than `_PACE` x t later, at most `_PACE_CAP` seconds."""
 
 
+_NONE: dict[str, Any] = {}
 _QUIET = 60.0
 """Seconds in which a target that comes and goes, or one bad record between good ones, is announced once."""
 
@@ -181,6 +193,10 @@ class Lane:
         if results is not None or self.on_settled is not None:
             self._report(kept, outcome, source, results)
         return step
+
+    def interrupted(self, interrupt: BaseException) -> None:
+        """Take an interrupt that ended a step for a failure of the target."""
+        self._down(Again(bare(interrupt), down=True), 0.0)
 
     def settle_number(self, run: int, number: int) -> None:
         """Settle a kept record by its id, as delivered."""
@@ -334,6 +350,30 @@ class Lane:
         """What the driver wants to be tried, with what can go along in one batch."""
         return self.turns.gather(mine, self._limit) if self.target.batches and not self.target.stable else [mine]
 
+    def solo(self, parcel: Parcel) -> ExportResult | None:
+        """Try a new record if that is all there is to do: nothing is owed, nobody drives, the target is up; else None.
+
+        The short way of one record to an exporter that takes single ones. A failure takes the long way from here on.
+        """
+        if self.target.batches or self.state != "up" or not self.clear():
+            return None
+        return self.turns.at_once(self._solo, parcel)
+
+    def _solo(self, parcel: Parcel) -> ExportResult:
+        clock, payload = self._clock, parcel.payload
+        assert isinstance(payload, bytes)
+        began = self.since = clock.now()
+        record = Record(RecordId(parcel.run, parcel.number), parcel.time, _NONE, lambda: codec.decode(payload))
+        try:
+            outcome = attempt_record(self.target, self.name, record)
+        finally:
+            self.since = None
+        if type(outcome) is Delivered:
+            self.delivered += 1
+            return ExportResult(outcome.returned, True, exporter=self.name)
+        self._learn(outcome, clock.now() - began, progressed=False)
+        return self._result(outcome, 0)
+
     def direct(self, group: list[Waiting]) -> None:
         """Try new records at once, as one batch, and tell those who wait what came of it."""
         kept = slice_of([waiting.parcel for waiting in group if waiting.parcel is not None])
@@ -378,14 +418,18 @@ class Lane:
         finally:
             self.since = None
         self._pinned = None
-        trouble = _trouble(outcome)
-        if trouble is None:
-            self._up()
-            if not self._progressed(kept, outcome):
-                self._pace(clock.now() - began)
-        else:
-            self._down(trouble, clock.now() - began)
+        self._learn(outcome, clock.now() - began, self._progressed(kept, outcome))
         return outcome
+
+    def _learn(self, outcome: Outcome, took: float, progressed: bool) -> None:
+        """What an attempt tells about the target."""
+        trouble = _trouble(outcome)
+        if trouble is not None:
+            self._down(trouble, took)
+            return
+        self._up()
+        if not progressed:
+            self._pace(took)
 
     def _up(self) -> None:
         if self.state != "up":

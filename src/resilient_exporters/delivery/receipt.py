@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient_exporters.exceptions import PoolClosed
 from resilient_exporters.records import ExportResult
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Receipt", "Receipts"]
 
@@ -23,7 +24,7 @@ class Receipt:
 
     __slots__ = ("_future", "_kept")
 
-    def __init__(self, future: concurrent.futures.Future[Any], kept: bool) -> None:
+    def __init__(self, future: Future[Any], kept: bool) -> None:
         self._future = future
         self._kept = kept
 
@@ -51,6 +52,8 @@ class Receipt:
         return self._future.result(timeout)
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # who awaits has it loaded; it is the slowest import of all
+
         return asyncio.wrap_future(self._future).__await__()
 
 
@@ -93,7 +96,10 @@ class Pending:
     """Results of one record that come in lane by lane."""
 
     def __init__(self, lanes: set[str], gather: Callable[[dict[str, ExportResult]], object]) -> None:
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        from concurrent.futures import Future  # loaded with the first receipt, not with the library
+
+        self.future: Future[Any] = Future()
+        self.future.set_running_or_notify_cancel()  # a task that gives up waiting must not cancel it
         self._gather = gather
         self._missing = lanes
         self._results: dict[str, ExportResult] = {}

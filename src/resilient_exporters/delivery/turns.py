@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from resilient_exporters.delivery.attempt import Outcome
 from resilient_exporters.delivery.parcel import Parcel
@@ -12,6 +13,8 @@ from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.records import ExportResult
 
 __all__ = ["Turns", "Waiting"]
+
+_T = TypeVar("_T")
 
 
 class Waiting:
@@ -73,6 +76,17 @@ class Turns:
         finally:
             self._call_next()
         return True
+
+    def at_once(self, job: Callable[[Parcel], _T], parcel: Parcel) -> _T | None:
+        """Do a job now, or not at all when somebody drives."""
+        if self._lock.locked():
+            return None
+        try:
+            with self._lock:
+                return job(parcel)
+        finally:
+            if self._queue:
+                self._call_next()
 
     def is_free(self) -> bool:
         """Whether nobody drives at this moment."""

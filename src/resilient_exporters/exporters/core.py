@@ -50,7 +50,7 @@ class Core:
         settings: What the user chose.
         function: The transform given, or None.
         memory: Whether what is kept waits in memory.
-        quick: The shortest way of a plain record in background mode, prepared by the record before; or None.
+        quick: The short way of a plain record, prepared by the record before; or None.
         tmp_file: Where it waits otherwise; None = the default place.
         given_name: The name that the user gave, or None.
         joined_name: Its name in the pool that it is in, or None.
@@ -75,7 +75,7 @@ class Core:
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._born = Birth.now
         self._numbers = itertools.count(1)
-        self.quick: Callable[[Any], bool] | None = None
+        self.quick: Callable[[Any], list[ExportResult] | bool | None] | None = None
         self._route: list[tuple[Exporter | None, list[str]]] | None = None
 
     def changed(self) -> None:
@@ -199,15 +199,19 @@ class Core:
         engine = self.engine()
         reentrant = inside.calls > 0
         results = at_work(lambda: engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant))
-        if results is None and self.quick is None:
+        if self.quick is None:
             self._prepare(engine)
         return results
 
     def _prepare(self, engine: Engine) -> None:
-        """Prepare the shortest way for the records to come."""
+        """Prepare the short way for the records to come, if there is one."""
         route = self.route()
-        if len(route) == 1 and route[0][0] is None and route[0][1]:
-            self.quick = engine.quick(frozenset(route[0][1]), self.how())
+        if len(route) == 1 and route[0][0] is None and self.is_flat() and not self.closed:
+            self.quick = engine.short_way(route[0][1], self.how())
+
+    def is_flat(self) -> bool:
+        """Whether results are just those of the lanes."""
+        return True
 
     def send_many(
         self, many: Iterable[Any], kwargs: dict[str, Any], how: Keep | None = None

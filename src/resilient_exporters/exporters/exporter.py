@@ -344,7 +344,10 @@ def configure(
 
 
 def _send_alone(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-    results = exporter._rex.send(data, kwargs)
+    core = exporter._rex
+    if core.quick is not None and not kwargs and isinstance(answer := core.quick(data), list):
+        return answer[0]
+    results = core.send(data, kwargs)
     assert results is not None  # one exporter alone has no background
     return results[exporter.name]
 

@@ -146,8 +146,11 @@ class ExporterPool(Exporter):
             PoolClosed: After `close`, or in a forked child.
         """
         core = self._rex
-        if core.quick is not None and not kwargs and data is not MISSING and core.quick(data):
-            return cast("list[ExportResult]", None)
+        quick = core.quick
+        if quick is not None and not kwargs and data is not MISSING:
+            answer = quick(data)
+            if answer is not None:
+                return cast("list[ExportResult]", None if answer is True else answer)
         if data is MISSING:
             data = data_from(kwargs)
         if core.pool is not None:

@@ -143,6 +143,9 @@ class PoolCore(Core):
             exporter, rest = core.members[name], rest[len(name) + 1 :]
         return exporter
 
+    def is_flat(self) -> bool:
+        return bool(self.members) and not any(isinstance(member._rex, PoolCore) for member in self.members.values())
+
     def strict(self, transformer: Exporter | None) -> bool:
         return transformer is self.exporter
 

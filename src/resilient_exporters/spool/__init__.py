@@ -1,11 +1,16 @@
-"""Where owed records wait: memory, files, a file object."""
+"""Where owed records wait: memory, files, a file object; the last two load when first used, most programs never need them."""
 
 from __future__ import annotations
 
-from .filespool import FileSpool
-from .interface import DeadLetter, Fate, Flag, LaneAccount, Opaque, Slice, Spool
-from .memory import MemorySpool
-from .stream import StreamSpool
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from resilient_exporters.spool.interface import DeadLetter, Fate, Flag, LaneAccount, Opaque, Slice, Spool
+from resilient_exporters.spool.memory import MemorySpool
+
+if TYPE_CHECKING:
+    from resilient_exporters.spool.filespool import FileSpool
+    from resilient_exporters.spool.stream import StreamSpool
 
 __all__ = [
     "DeadLetter",
@@ -19,3 +24,11 @@ __all__ = [
     "Spool",
     "StreamSpool",
 ]
+
+_HOMES = {"FileSpool": "filespool", "StreamSpool": "stream"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from resilient_exporters.spool.interface import DeadLetter, Fate, Slice, Spool
@@ -45,6 +45,35 @@ class BackedSpool(MemorySpool):
             held = Slice(slice.run, slice.options, slice.flags, places, slice.numbers, slice.times, slice.payloads)
             self.file.bury(lane, held, backed, attempts)
             super().settle(lane, [slice.places[i] for i in backed], Fate.DEAD)
+
+    def expire(self, now: float) -> dict[str, int]:
+        lost = super().expire(now)
+        if lost:
+            self._settle_gone(lost)
+        return lost
+
+    def drop_oldest(self, size: int) -> dict[str, int]:
+        lost = super().drop_oldest(size)
+        self._settle_gone(lost)
+        return lost
+
+    def _settle_gone(self, lanes: Iterable[str]) -> None:
+        """Settle in the file what lanes owe there, but not here any more."""
+        for lane in lanes:
+            owed = set(self._owed_places(lane))
+            gone = [place for i, place in enumerate(self.places) if i + 1 not in owed]
+            self.file.settle(lane, gone, Fate.DROPPED)
+
+    def _owed_places(self, lane: str) -> Iterator[int]:
+        found = self.read(lane, 0, 1000, 1 << 20)
+        while found is not None and found.places[0] <= len(self.places):
+            yield from found.places
+            found = self.read(lane, found.places[-1], 1000, 1 << 20)
+
+    def lost_at_end(self) -> int:
+        """Records that are owed and are not in the file."""
+        held = len(self.places)
+        return sum(self.account(lane).records - sum(p <= held for p in self._owed_places(lane)) for lane in self.owing())
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         return chain(self.file.dead_letters(), super().dead_letters())

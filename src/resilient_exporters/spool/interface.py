@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
-from typing import Any, NamedTuple, Protocol
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, Protocol
 
 __all__ = ["DeadLetter", "Fate", "Flag", "LaneAccount", "Opaque", "Slice", "Spool", "SpoolMoving"]
 
 
-class Flag(IntFlag):
-    """Marks of a stored record that the spool keeps and delivery understands."""
+class Flag:
+    """Marks of a stored record that the spool keeps and delivery understands; plain bits, for they are asked at each record."""
 
-    RAW = 1
+    RAW: Final = 1
     """The exporter's own transform has not run yet."""
-    BUNDLED = 2
+    BUNDLED: Final = 2
     """In memory only: the payload is an `Opaque` pair (data, keyword arguments)."""
 
 

@@ -1,0 +1,70 @@
+"""Stands between the library and one exporter, to look on and to fail on command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from resilient_exporters import codec
+from resilient_exporters.exporters.binding import takes_batches
+from resilient_exporters.exporters.exporter import Exporter
+from resilient_exporters.records import Batch, ExportResult
+
+__all__ = ["Between"]
+
+
+class Between:
+    """Passes each call on to what the exporter's author wrote.
+
+    Args:
+        exporter: Whose calls go through here from now on.
+        errors: What the next calls raise, one each; after those, none.
+        late: Whether they raise when the exporter has done its work, or before it begins.
+
+    Attributes:
+        keywords: The keyword arguments of each call.
+        ids: The data, encoded, and the id of each record of each call.
+        changed: How many records had other data after a call than before.
+    """
+
+    def __init__(self, exporter: Exporter, errors: list[BaseException], late: bool) -> None:
+        self.keywords: list[dict[str, Any]] = []
+        self.ids: list[tuple[bytes, Any]] = []
+        self.changed = 0
+        self._errors = errors
+        self._late = late
+        written: Any = exporter
+        if takes_batches(type(exporter)):
+            self._export = written.export
+            written.export = self.export
+        else:
+            bare: Callable[..., ExportResult] = getattr(type(exporter).send, "bare", type(exporter).send)
+            self._send = bare.__get__(exporter)
+            written.send = self.send
+
+    def export(self, batch: Batch, /, **options: Any) -> None:
+        """Pass a batch on."""
+        before = [codec.encode(record.data) for record in batch.records]
+        self.keywords.append(options)
+        self.ids += [(data, record.id) for data, record in zip(before, batch.records, strict=True)]
+        self._fail(late=False)
+        try:
+            self._export(batch, **options)
+        finally:
+            after = [codec.encode(record.data) for record in batch.records]
+            self.changed += sum(one != other for one, other in zip(before, after, strict=True))
+        self._fail(late=True)
+
+    def send(self, data: Any, /, **options: Any) -> ExportResult:
+        """Pass a record on."""
+        before = codec.encode(data)
+        self.keywords.append(options)
+        self._fail(late=False)
+        result: ExportResult = self._send(data, **options)
+        self.changed += codec.encode(data) != before
+        self._fail(late=True)
+        return result
+
+    def _fail(self, *, late: bool) -> None:
+        if self._errors and late is self._late:
+            raise self._errors.pop(0)

@@ -1,0 +1,110 @@
+"""Real processes with a pool are killed at any moment, again and again: nothing that was sent is lost, nothing invented."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import resilient_exporters as rex
+from resilient_exporters.testing import MemoryExporter
+from tests.kill.sender import MODES, data_of, exporters, small_segments
+
+KILLS = int(os.environ.get("CI_KILLS", "12"))
+LIFE = 100_000
+"""Numbers that each life has for its records."""
+SENT_AT_ONCE = 5
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is POSIX")
+
+
+class Lives:
+    """The lives of a program, all on the same files.
+
+    Attributes:
+        sent: Numbers that `send` had returned for.
+        last: For each life the highest number that it may have sent.
+    """
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        self.folder = folder
+        self.mode = mode
+        self.sent: list[int] = []
+        self.last: list[int] = []
+
+    def live(self, lines: int) -> None:
+        """Run the program and kill it when it has said so many lines, wherever it is by then."""
+        first = len(self.last) * LIFE
+        self.last.append(first - 1)
+        command = [sys.executable, "-m", "tests.kill.sender", str(self.folder), self.mode, str(first)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout is not None
+            heard = [process.stdout.readline() for _ in range(lines)]
+            process.send_signal(signal.SIGKILL)
+            heard += process.stdout.readlines()
+        assert all(heard), "the program ended before it was killed"
+        for line in heard:
+            match line.split():
+                case ["sending", number]:
+                    self.last[-1] = int(number) + SENT_AT_ONCE - 1
+                case ["sent", number, last]:
+                    self.sent += range(int(number), int(last) + 1)
+
+    def check(self, where: str, numbers: list[int]) -> None:
+        """A target has all that was sent, and nothing that was not."""
+        assert not set(self.sent).difference(numbers), f"lost: {where}"
+        for number in numbers:
+            assert number <= self.last[number // LIFE], f"invented: {where}"
+
+
+def rows_of(folder: Path) -> list[int]:
+    """Numbers of the rows in the database, in the order in which they came."""
+    with closing(sqlite3.connect(folder / "target.db")) as connection:
+        rows = connection.execute("select n, pad from records order by rowid").fetchall()
+    assert all(data_of(number)["pad"] == pad for number, pad in rows)
+    return [number for number, _ in rows]
+
+
+def lines_of(folder: Path) -> list[int]:
+    """Numbers of the whole lines in the file; a kill may tear one, which is written again."""
+    numbers = []
+    for line in (folder / "lines").read_text().splitlines():
+        if line.startswith("{") and line.endswith("}"):
+            data = json.loads(line)
+            assert data_of(data["n"]) == data
+            numbers.append(data["n"])
+    return numbers
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_killed_again_and_again(tmp_path: Path, mode: str, record_property: Callable[[str, object], None]) -> None:
+    """Whenever it is killed, everything sent arrives at every target: in the database once and in order, in the file at
+    least once, at the target that was down once.
+    """
+    chance = random.Random(f"{mode} {KILLS}")
+    lives = Lives(tmp_path, mode)
+    for _ in range(max(KILLS // len(MODES), 1)):
+        lives.live(chance.choice([1, 2, chance.randint(3, 60), chance.randint(100, 1500)]))
+    targets = exporters(tmp_path, well=True)
+    memory = targets[-1]
+    assert isinstance(memory, MemoryExporter)
+    with small_segments(), rex.ExporterPool(targets, use_memory=False, tmp_file=tmp_path / "kept", name="killed") as pool:
+        assert pool.flush(60.0)
+        assert not pool.has_unsent_data()
+    rows, lines, got = rows_of(tmp_path), lines_of(tmp_path), [data["n"] for data in memory.got]
+    for where, numbers in (("database", rows), ("file", lines), ("memory", got)):
+        lives.check(where, numbers)
+    assert sorted(set(rows)) == rows
+    assert sorted(set(got)) == got
+    record_property("twice in the file", len(lines) - len(set(lines)))
+    record_property("sent", len(lives.sent))
