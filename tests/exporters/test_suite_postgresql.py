@@ -10,9 +10,9 @@ import pytest
 from resilient_exporters.exporters.postgresql import PostgreSQLExporter
 from resilient_exporters.testing.proxy import FaultProxy
 from resilient_exporters.testing.suite import ExporterSuite
-from tests.servers.postgresql import Database, database, server
+from tests.servers.postgresql import Database, binaries, database, server
 
-__all__ = ["database", "server"]
+__all__ = ["binaries", "database", "server"]
 
 
 class TestPostgreSQLExporter(ExporterSuite):

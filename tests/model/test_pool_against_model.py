@@ -213,5 +213,9 @@ class PoolBesideModel(RuleBasedStateMachine):
 
 TestPoolBesideModel = PoolBesideModel.TestCase
 TestPoolBesideModel.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    report_multiple_bugs=False,
 )

@@ -17,7 +17,7 @@ from resilient_exporters.delivery.lane import Lane, Source
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
-from resilient_exporters.delivery.reentry import inside
+from resilient_exporters.delivery.reentry import at_work, inside
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, Queued, SpoolError
@@ -252,19 +252,22 @@ class Engine:
             except (DataTypeError, PoolClosed):
                 return None
             results: list[ExportResult] = []
+            last: ExportResult | None = None
             try:
                 inside.calls = 1
                 for lane in lanes:
-                    result = lane.solo(parcel)
-                    if result is None or not result[1]:
-                        return self._long_way(parcel, lanes, results, result, how)
-                    results.append(result)
-                return results
+                    last = lane.solo(parcel)
+                    if last is None or not last[1]:
+                        break
+                    results.append(last)
+                else:
+                    return results
             except (KeyboardInterrupt, SystemExit) as interrupt:
                 self._keep_interrupted(parcel, lanes, results, interrupt, how)
                 raise
             finally:
                 inside.calls = 0
+            return at_work(lambda: self._long_way(parcel, lanes, results, last, how))
 
         return send
 

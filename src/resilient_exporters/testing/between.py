@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from resilient_exporters import codec
-from resilient_exporters.exporters.binding import takes_batches
+from resilient_exporters.exporters.binding import bare_send, takes_batches
 from resilient_exporters.exporters.exporter import Exporter
+from resilient_exporters.exporters.signature import Keywords
 from resilient_exporters.records import Batch, ExportResult
 
 __all__ = ["Between"]
@@ -22,6 +24,7 @@ class Between:
         late: Whether they raise when the exporter has done its work, or before it begins.
 
     Attributes:
+        takes_any_keyword: Whether the exporter takes keyword arguments of any name.
         keywords: The keyword arguments of each call.
         ids: The data, encoded, and the id of each record of each call.
         changed: How many records had other data after a call than before.
@@ -33,14 +36,16 @@ class Between:
         self.changed = 0
         self._errors = errors
         self._late = late
-        written: Any = exporter
-        if takes_batches(type(exporter)):
-            self._export = written.export
-            written.export = self.export
+        kind, written = type(exporter), vars(exporter)
+        if takes_batches(kind):
+            self._export = exporter.export
+            written["export"] = self.export
+            signature = kind.export
         else:
-            bare: Callable[..., ExportResult] = getattr(type(exporter).send, "bare", type(exporter).send)
-            self._send = bare.__get__(exporter)
-            written.send = self.send
+            signature = bare_send(kind)
+            self._send: Callable[..., ExportResult] = partial(signature, exporter)
+            written["send"] = self.send
+        self.takes_any_keyword = Keywords(signature, bound=2).accepts("no such keyword")
 
     def export(self, batch: Batch, /, **options: Any) -> None:
         """Pass a batch on."""
