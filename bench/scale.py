@@ -1,4 +1,4 @@
-"""Fills a spool with very many records and drains it, in constant memory: `python -m bench.scale --records 50_000_000`."""
+"""Fills a spool with very many records and drains it, in constant memory: `python -m bench.scale`."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class PoolClosed(ResilientExporterException):
 
 
 class PoolForked(PoolClosed, SpoolInUse):
-    """The pool belongs to the process that was forked: make one pool per worker, after the fork (docs/how-to/prefork.md)."""
+    """The pool is the parent's: make one pool per worker, after the fork (docs/how-to/prefork.md)."""
 
 
 class SpoolError(ResilientExporterException, OSError):
@@ -120,7 +120,8 @@ class Queued(ExportError):
 
     def __init__(self, before: int, message: str | None = None) -> None:
         self.before = before
-        super().__init__(message or f"kept, with {before} older record{'s' if before != 1 else ''} of this exporter before it")
+        records = "record" if before == 1 else "records"
+        super().__init__(message or f"kept, with {before} older {records} of this exporter before it")
 
 
 class TargetDown(ExportError):

@@ -130,7 +130,7 @@ class ExportResult(tuple[Any, bool]):
         exporter: str | None = None,
         kept: bool = False,
     ) -> ExportResult:
-        self = super().__new__(cls, (returned, successful))  # type: ignore[type-var]  # mypy bug with tuple subclasses
+        self = super().__new__(cls, (returned, successful))
         self.error = error
         self.exporter = exporter
         self.kept = kept

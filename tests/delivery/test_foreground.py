@@ -15,6 +15,8 @@ from resilient_exporters.delivery.keeper import Keep
 from resilient_exporters.delivery.parcel import Lot
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.exceptions import Queued, RecordsRefused, SpoolFull, TargetDown, TimeoutError
+from resilient_exporters.exporters.function import CallableExporter
+from resilient_exporters.exporters.pool import ExporterPool
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.testing.clock import ManualClock
@@ -458,3 +460,39 @@ def test_a_reentrant_send_waits_for_nothing() -> None:
     assert results is not None
     assert ([], True, ["x"]) == (target.calls, results["t"].kept, owed(engine.spool))
     assert isinstance(results["t"].error, Queued)
+
+
+def test_a_slow_refusal_for_good_paces_nobody() -> None:
+    """A target that took its time to refuse a record for good is up: the next record is tried at once."""
+    clock = ManualClock(now=1000.0)
+    target = FakeTarget()
+
+    def judge(data: list[Any]) -> Verdict:
+        clock.advance(1.0)
+        return RecordsRefused(permanent={0: "no"}) if data == [0] else None
+
+    target.judge = judge
+    for batches in (True, False):
+        target.batches = batches
+        engine = engine_of(clock, t=target)
+        send(engine, 0)
+        assert {"t": (None, True)} == send(engine, 1)
+
+
+def test_refusals_on_the_short_way_are_judged() -> None:
+    """A record on the short way to an exporter of single ones becomes a dead letter, or is kept by the guard, too."""
+
+    def take(data: int) -> None:
+        if data >= 1000 or data % 10 == 7:
+            raise RecordsRefused(permanent={0: "no"})
+
+    pool = ExporterPool([CallableExporter(take)])
+    results = [pool.send(i)[0] for i in range(1300)]
+    (lane,) = pool.status().exporters
+    assert [False] * 1000 == [result.kept for result in results[:1000]]
+    assert (900, "held") == (lane.delivered, lane.state)
+    assert lane.owed == sum(result.kept for result in results)
+    assert 180 < lane.owed < 230
+    assert lane.dead == 1300 - 900 - lane.owed
+    assert lane.dead == len(list(pool._rex.engine().spool.dead_letters()))
+    pool.close(timeout=0.0)

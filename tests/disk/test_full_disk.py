@@ -1,9 +1,9 @@
-"""A disk that is really full: sends say so, nothing kept is lost, delivering and deleting go on, work resumes by itself."""
+"""A disk that is really full: sends say so, nothing kept is lost, work goes on and resumes by itself."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def numbers(target: MemoryExporter | MemoryBatchExporter) -> list[int]:
 
 def fill(pool: rex.ExporterPool, first: int) -> list[int]:
     """Send until nobody takes or keeps the record; numbers of those that were kept for all."""
-    kept = []
+    kept: list[int] = []
     for number in range(first, first + 2000):
         try:
             results = pool.send(padded(number))
@@ -50,9 +50,9 @@ def kind(request: pytest.FixtureRequest) -> type[MemoryExporter | MemoryBatchExp
 
 
 @pytest.fixture
-def no_floor() -> Iterator[rex.Limits]:
+def no_floor() -> rex.Limits:
     """Limits that let the disk fill up to the last byte."""
-    yield rex.Limits(free_floor=0)
+    return rex.Limits(free_floor=0)
 
 
 def test_again_and_again(

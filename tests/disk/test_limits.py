@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def announced(caplog: pytest.LogCaptureFixture, event: str) -> int:
     return sum(record.getMessage().startswith(event) for record in caplog.records if record.levelno >= logging.WARNING)
 
 
+@contextmanager
+def shortage() -> Iterator[threading.Event]:
+    """An event that is set when a shortage is announced, in whatever thread."""
+    full = threading.Event()
+    logger = logging.getLogger("resilient_exporters")
+    handler = logging.Handler()
+
+    def notice(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("spool_full"):
+            full.set()
+        return False
+
+    handler.addFilter(notice)
+    logger.addHandler(handler)
+    try:
+        yield full
+    finally:
+        logger.removeHandler(handler)
+
+
 def balance(pool: rex.ExporterPool) -> list[tuple[int, int, int, int]]:
     """For each exporter: owed, delivered, dead, dropped."""
     return [(lane.owed, lane.delivered, lane.dead, lane.dropped) for lane in pool.status().exporters]
@@ -79,8 +100,8 @@ def test_raise(make: MakePool) -> None:
     assert [(0, kept + 1, 0, 0)] == balance(pool)
 
 
-def test_raise_with_one_that_took_it(make: MakePool, caplog: pytest.LogCaptureFixture) -> None:
-    """When another exporter took the record, the result says that it is lost for the one that is down; it is counted."""
+def test_raise_with_one_that_took_it(make: MakePool) -> None:
+    """When another exporter took the record, the result says that it is lost for the one that is down."""
     up, down = MemoryExporter("up"), MemoryExporter("down", up=False)
     pool = make([up, down])
     lost = 0
@@ -145,7 +166,7 @@ def test_each_shortage_is_announced(make: MakePool, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "raise"])
 def test_bursts(make: MakePool, policy: WhenFull) -> None:
-    """Bursts follow the policy, too, and the accounts balance: accepted is what was not said to be in nobody's hands."""
+    """Bursts follow the policy, too, and the accounts balance: what `send_many` raised for was not accepted."""
     target = MemoryBatchExporter("t", up=False)
     pool = make([target], policy)
     sent: list[int] = []
@@ -169,13 +190,8 @@ def test_block(make: MakePool) -> None:
     """A sender waits until another thread has made room; then its record is kept or taken like any other."""
     target = MemoryExporter("t", up=False)
     pool = make([target], "block")
-    full = threading.Event()
-    logger = logging.getLogger("resilient_exporters")
-    handler = logging.Handler()
-    handler.emit = lambda record: full.set() if "spool_full" in record.getMessage() else None  # type: ignore[method-assign]
-    logger.addHandler(handler)
     sender = threading.Thread(target=lambda: [pool.send(padded(number)) for number in range(SENT)], daemon=True)
-    try:
+    with shortage() as full:
         sender.start()
         assert full.wait(30.0)
         assert 40 <= pool.status().exporters[0].owed < 64
@@ -183,8 +199,6 @@ def test_block(make: MakePool) -> None:
         while sender.is_alive():
             pool.send_unsent_data()
             sender.join(0.01)
-    finally:
-        logger.removeHandler(handler)
     assert pool.flush()
     assert list(range(SENT)) == numbers(target)
     assert [(0, SENT, 0, 0)] == balance(pool)
@@ -193,10 +207,6 @@ def test_block(make: MakePool) -> None:
 def test_close_ends_blocking(make: MakePool) -> None:
     """Closing the pool ends the wait of a blocked sender with an error."""
     pool = make([MemoryExporter("t", up=False)], "block")
-    full = threading.Event()
-    logger = logging.getLogger("resilient_exporters")
-    handler = logging.Handler()
-    handler.emit = lambda record: full.set() if "spool_full" in record.getMessage() else None  # type: ignore[method-assign]
     errors: list[Exception] = []
 
     def send() -> None:
@@ -206,15 +216,12 @@ def test_close_ends_blocking(make: MakePool) -> None:
         except rex.PoolClosed as error:
             errors.append(error)
 
-    logger.addHandler(handler)
     sender = threading.Thread(target=send, daemon=True)
-    try:
+    with shortage() as full:
         sender.start()
         assert full.wait(30.0)
         pool.close(timeout=0.0)
         sender.join(30.0)
-    finally:
-        logger.removeHandler(handler)
     assert not sender.is_alive()
     assert 1 == len(errors)
 

@@ -34,20 +34,20 @@ chance = random.Random()
 class FlakyDatabase(SQLiteExporter):
     """Is down now and then, or has the rows and loses the reply."""
 
-    def export(self, batch: rex.Batch, /, **options: Any) -> None:
+    def export(self, batch: rex.Batch, *, table: str | None = None) -> None:
         """Fail before or after the export, or not at all."""
         fail_sometimes(0.2)
-        super().export(batch, **options)
+        super().export(batch, table=table)
         fail_sometimes(0.1)
 
 
 class FlakyFile(FileExporter):
     """Is down now and then."""
 
-    def export(self, batch: rex.Batch, /, **options: Any) -> None:
+    def export(self, batch: rex.Batch) -> None:
         """Fail before the export, or not at all."""
         fail_sometimes(0.2)
-        super().export(batch, **options)
+        super().export(batch)
 
 
 def fail_sometimes(how_often: float) -> None:
@@ -83,9 +83,8 @@ def main(folder: str, mode: str, first: str) -> None:
     chance.seed(first)
     os.write(1, b"begun\n")
     with small_segments():
-        pool = rex.ExporterPool(
-            exporters(Path(folder), well=False), use_memory=False, tmp_file=Path(folder) / "kept", name="killed", **MODES[mode]
-        )
+        targets, place = exporters(Path(folder), well=False), Path(folder) / "kept"
+        pool = rex.ExporterPool(targets, use_memory=False, tmp_file=place, name="killed", **MODES[mode])
         number = int(first)
         while True:
             os.write(1, b"sending %d\n" % number)

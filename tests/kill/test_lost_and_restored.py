@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,11 +20,11 @@ class Database(SQLiteExporter):
 
     up = True
 
-    def export(self, batch: rex.Batch, /, **options: Any) -> None:
+    def export(self, batch: rex.Batch, *, table: str | None = None) -> None:
         """Store the rows, if it can be reached."""
         if not self.up:
             raise rex.TargetDown("out of reach")
-        super().export(batch, **options)
+        super().export(batch, table=table)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +85,7 @@ def test_lost_files(tmp_path: Path, lost: str) -> None:
 
 
 def test_a_snapshot_restored(tmp_path: Path) -> None:
-    """After an old snapshot of the files was put back, its records do not come twice, and none of the new is missing."""
+    """After an old snapshot was put back, its records do not come twice, and none of the new ones is missing."""
     files, database, snapshot = tmp_path / "files", tmp_path / "target.db", tmp_path / "snapshot"
     send_half(files, database)
     shutil.copytree(files, snapshot)

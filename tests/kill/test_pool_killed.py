@@ -1,4 +1,4 @@
-"""Real processes with a pool are killed at any moment, again and again: nothing that was sent is lost, nothing invented."""
+"""Real processes with a pool are killed at any moment: nothing that was sent is lost, nothing is invented."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def test_killed_again_and_again(tmp_path: Path, mode: str) -> None:
     targets = exporters(tmp_path, well=True)
     memory = targets[-1]
     assert isinstance(memory, MemoryExporter)
-    with small_segments(), rex.ExporterPool(targets, use_memory=False, tmp_file=tmp_path / "kept", name="killed") as pool:
+    place = tmp_path / "kept"
+    with small_segments(), rex.ExporterPool(targets, use_memory=False, tmp_file=place, name="killed") as pool:
         assert pool.flush(60.0)
         assert not pool.has_unsent_data()
     rows, lines, got = rows_of(tmp_path), lines_of(tmp_path), [data["n"] for data in memory.got]

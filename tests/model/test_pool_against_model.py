@@ -1,4 +1,4 @@
-"""The real pool driven at random beside a small model: nothing lost, doubled, invented or out of order, accounts balanced."""
+"""The real pool driven at random beside a small model: nothing lost, doubled, invented or out of order."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class PoolBesideModel(RuleBasedStateMachine):
     @precondition(lambda self: not disk.full)
     @rule(names=some_lanes, seed=st.integers(0, 1 << 32))
     def rot(self, names: list[str], seed: int) -> None:
-        """A bit flips in a closed file: the pool opens, and owes and buries nothing that it did not owe or bury once."""
+        """A bit flips in a closed file: the pool opens, and owes nothing that it never owed."""
         world = self.world
         world.pool.close()
         world.flip(random.Random(seed))

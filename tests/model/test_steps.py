@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import resilient_exporters as rex
+from resilient_exporters.testing import MemoryBatchExporter
 from tests.model.world import (
     Batches,
     Diary,
@@ -46,12 +48,16 @@ def test_the_senders_own_error_keeps_its_traceback() -> None:
     def fail() -> None:
         raise ValueError("the program's own")
 
-    try:
-        fail()
-    except ValueError as error:
-        pool.send(content(0))
-        assert "fail" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    pool.close()
+    def work() -> None:
+        try:
+            fail()
+        except ValueError:
+            pool.send(content(0))
+            raise
+
+    with pool, pytest.raises(ValueError, match="own") as caught:
+        work()
+    assert {"work", "fail"} <= {frame.name for frame in traceback.extract_tb(caught.value.__traceback__)}
 
 
 def test_send_many_keeps_its_dead_letters(tmp_path: Path) -> None:
@@ -175,3 +181,26 @@ def test_what_memory_still_owes_is_told_at_the_end(tmp_path: Path, caplog: pytes
     with rex.ExporterPool([Single("s", diary)], use_memory=False, tmp_file=tmp_path / "kept") as pool:
         pool.flush()
         assert [0, 1, 2] == diary.got
+
+
+@pytest.mark.parametrize("to_memory", [False, True])
+def test_switching_while_many_are_on_their_way(tmp_path: Path, to_memory: bool) -> None:
+    """A switch made while another thread's `send_many` is at the target: what was and is kept goes out all the same."""
+    target = MemoryBatchExporter("t", up=False)
+    pool = rex.ExporterPool([target], None, 1, True, not to_memory, True, tmp_file=tmp_path / "kept")
+    with pool:
+        pool.send("kept")
+        target.up = True
+        target.hang()
+        calls = target.calls
+        sender = threading.Thread(target=pool.send_many, args=(["under way"],), daemon=True)
+        sender.start()
+        target.wait_for_calls(calls + 1)
+        assert pool.has_unsent_data()
+        pool.use_memory = to_memory
+        target.release()
+        sender.join(30.0)
+        pool.save_unsent_data("kept later", {}, "t")
+        assert pool.flush()
+        assert ["under way", "kept", "kept later"] == target.got
+        assert not pool.has_unsent_data()

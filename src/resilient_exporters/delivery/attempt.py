@@ -141,7 +141,8 @@ def _guarded(target: Target, lane: str, count: int, call: Callable[[], Outcome])
         if not isinstance(error, Exception):
             _log.warning("exporter_raised_base_exception exporter=%s error=%s", lane, described(error))
         target.disconnect()
-        return Again(bare(error, outer), down=target.batches and isinstance(error, ConnectionError | TimeoutError | OSError))
+        unreachable = isinstance(error, ConnectionError | TimeoutError | OSError)
+        return Again(bare(error, outer), down=target.batches and unreachable)
 
 
 def _judge(result: object) -> Outcome:

@@ -123,7 +123,7 @@ class Background:
         return done
 
     def passes(self, lanes: list[Lane]) -> list[ExportResult]:
-        """Have lanes make a pass at once, and wait for the end of all, for a hung one as long as one attempt may take."""
+        """Have lanes make a pass at once, and wait for all, for a hung one as long as one attempt may take."""
         collected: list[list[ExportResult]] = [[] for _ in lanes]
         events = [self.force(lane.name, results) for lane, results in zip(lanes, collected, strict=True)]
         for lane, done in zip(lanes, events, strict=True):
@@ -289,6 +289,5 @@ class Background:
             self.workers.run(lambda: self._look(seat), since + timeout)
             return
         seat.watched = False
-        _log.warning(
-            "target_stuck exporter=%s timeout=%s: the call has not returned; its records stay kept", seat.lane.name, timeout
-        )
+        event = "target_stuck exporter=%s timeout=%s: the call has not returned; its records stay kept"
+        _log.warning(event, seat.lane.name, timeout)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-from resilient_exporters import codec
-from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.background import Background
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.foreground import Answers, Foreground, Shipment
@@ -17,15 +15,16 @@ from resilient_exporters.delivery.lane import Lane, Source
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
-from resilient_exporters.delivery.reentry import at_work, inside
+from resilient_exporters.delivery.reporting import orphan, status_of
 from resilient_exporters.delivery.settings import Settings
+from resilient_exporters.delivery.shortways import ShortWay, at_once, in_background
 from resilient_exporters.delivery.target import Target
-from resilient_exporters.exceptions import DataTypeError, PoolClosed, Queued, SpoolError
+from resilient_exporters.exceptions import PoolClosed, Queued, SpoolError
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import Payload, Slice, Spool, SpoolMoving
+from resilient_exporters.spool.interface import Payload, Slice, Spool
 from resilient_exporters.spool.memory import MemorySpool
-from resilient_exporters.status import LaneState, LaneStatus, Orphan, PoolStatus
+from resilient_exporters.status import PoolStatus
 
 __all__ = ["Engine"]
 
@@ -202,77 +201,29 @@ class Engine:
             result.kept = kept
         return None
 
-    # The short ways. They hold for the spool, the lanes and the settings of the moment: whoever changes one of these
-    # throws them away. They take plain records only, and return None when something has to be thought about: then
-    # nothing has happened yet, and the record takes the long way.
+    # Short ways
 
-    def short_way(self, names: list[str], how: Keep) -> Callable[[Any], list[ExportResult] | bool | None] | None:
-        """The way of a plain record, with all that does not change looked up beforehand.
+    def short_way(self, names: list[str], how: Keep) -> ShortWay | None:
+        """The way of a plain record with everything looked up beforehand; None when there is no short one.
+
+        It holds for the spool, the lanes and the settings of the moment: whoever changes one of these throws it away.
 
         Args:
             names: The lanes that records are for.
             how: How they are kept.
-
-        Returns:
-            A function of the data that returns the results, True in background mode, None when it cannot; or None when
-            there is no short way.
         """
         if how.ttl is not None or not self.settings.saves:
             return None
         if self.settings.background:
-            return self._short_way_in_background(frozenset(names), how.sync)
+            return in_background(self.spool, frozenset(names), how.sync, self.background(), self.clock)
         if self.settings.num_threads > 1 and len(names) > 1:
             return None
-        return self._short_way_at_once([self.lanes[name] for name in names], how)
-
-    def _short_way_in_background(self, lanes: frozenset[str], sync: bool) -> Callable[[Any], bool | None]:
-        encode, append, now, background = codec.encode, self.spool.append, self.clock.time, self.background()
-
-        def send(data: Any) -> bool | None:
-            if data is None:
-                return None
-            try:
-                append((encode(data),), lanes, time=now(), sync=sync)
-            except (DataTypeError, SpoolError, SpoolMoving, PoolClosed):
-                return None
-            if background.asleep:
-                background.wake()
-            return True
-
-        return send
-
-    def _short_way_at_once(self, lanes: list[Lane], how: Keep) -> Callable[[Any], list[ExportResult] | None]:
-        encode, now, run, draw = codec.encode, self.clock.time, self.spool.run, self.spool.draw
-
-        def send(data: Any) -> list[ExportResult] | None:
-            if data is None or inside.calls:
-                return None
-            try:
-                parcel = Parcel(run, draw(), now(), encode(data), b"", 0)
-            except (DataTypeError, PoolClosed):
-                return None
-            results: list[ExportResult] = []
-            last: ExportResult | None = None
-            try:
-                inside.calls = 1
-                for lane in lanes:
-                    last = lane.solo(parcel)
-                    if last is None or not last[1]:
-                        break
-                    results.append(last)
-                else:
-                    return results
-            except (KeyboardInterrupt, SystemExit) as interrupt:
-                self._keep_interrupted(parcel, lanes, results, interrupt, how)
-                raise
-            finally:
-                inside.calls = 0
-            return at_work(lambda: self._long_way(parcel, lanes, results, last, how))
-
-        return send
+        lanes = [self.lanes[name] for name in names]
+        go_on, keep = functools.partial(self._long_way, how), functools.partial(self._keep_interrupted, how)
+        return at_once(self.spool, lanes, self.clock, go_on, keep)
 
     def _long_way(
-        self, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], failed: ExportResult | None, how: Keep
+        self, how: Keep, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], failed: ExportResult | None
     ) -> list[ExportResult]:
         """Go on with a record that the first lanes have, and that one has not taken or has to think about."""
         answers = Answers()
@@ -283,7 +234,7 @@ class Engine:
         return [answers.results[lane.name] for lane in lanes]
 
     def _keep_interrupted(
-        self, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], interrupt: BaseException, how: Keep
+        self, how: Keep, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], interrupt: BaseException
     ) -> None:
         """Keep a record for the lanes that an interrupt has left without it."""
         answers = Answers()
@@ -353,7 +304,11 @@ class Engine:
     # Receipts
 
     def submit(
-        self, shipments: Sequence[Shipment], how: Keep, reentrant: bool, gather: Callable[[dict[str, ExportResult]], object]
+        self,
+        shipments: Sequence[Shipment],
+        how: Keep,
+        reentrant: bool,
+        gather: Callable[[dict[str, ExportResult]], object],
     ) -> Receipt:
         """Send a record, and tell later what came of it."""
         lanes = [name for shipment in shipments for name in shipment.lanes]
@@ -407,37 +362,10 @@ class Engine:
         """All of it at this moment; what it was at the end when the pool is closed."""
         if self._last is not None:
             return self._last
-        now = self.clock.time()
-        orphans = []
-        for name in self.orphans():
-            account = self.spool.account(name)
-            orphans.append(Orphan(name, account.records, account.bytes, max(now - (account.oldest or now), 0.0)))
-        lanes = tuple(self._status_of(lane, now) for lane in self.lanes.values())
-        return PoolStatus(self.name, lanes, tuple(orphans), self.spool.size())
-
-    def _status_of(self, lane: Lane, now: float) -> LaneStatus:
-        accounts = [source.spool.account(source.lane) for source in lane.sources]
-        oldest = min((account.oldest for account in accounts if account.oldest is not None), default=None)
-        return LaneStatus(
-            name=lane.name,
-            state=self._state_of(lane),
-            owed=sum(account.records for account in accounts),
-            owed_bytes=sum(account.bytes for account in accounts),
-            oldest_age=None if oldest is None else max(now - oldest, 0.0),
-            delivered=lane.delivered,
-            dead=lane.dead,
-            dropped=lane.dropped,
-            last_error=None if lane.last_error is None else described(lane.last_error),
-            next_attempt=self._background.next_attempt(lane.name) if self._background is not None else None,
-        )
-
-    def _state_of(self, lane: Lane) -> LaneState:
-        since = lane.since
-        if since is not None and self.clock.now() - since > lane.target.timeout:
-            return "stuck"
-        if lane.state == "up" and not lane.delivered and not lane.dead:
-            return "idle"
-        return lane.state
+        next_attempts = {} if self._background is None else {n: self._background.next_attempt(n) for n in self.lanes}
+        lanes = tuple(status_of(lane, self.clock, next_attempts.get(name)) for name, lane in self.lanes.items())
+        orphans = tuple(orphan(self.spool, name, self.clock) for name in self.orphans())
+        return PoolStatus(self.name, lanes, orphans, self.spool.size())
 
     # Life
 

@@ -22,18 +22,24 @@ class Guard:
     counts as misconfigured: refused records stay owed instead of becoming dead letters. They are tried again with every
     pass, and what the target takes it gets meanwhile; when it takes most records again, single refusals are
     believed again.
+
+    Attributes:
+        taken: Records that the target took since the last verdict; counted up by whoever delivers.
     """
 
     def __init__(self) -> None:
+        self.taken = 0
         self._judged: deque[tuple[int, int]] = deque()
         self._records = self._refused = 0
 
     def judge(self, outcome: Outcome, count: int) -> Outcome:
         """The outcome of an attempt at `count` records; without its permanent refusals when too many are refused."""
         if isinstance(outcome, Delivered):
-            self._note(count, 0)
+            self.taken += count
         if not isinstance(outcome, Refused):
             return outcome
+        taken, self.taken = self.taken, 0
+        self._note(taken, 0)
         refused = len(outcome.permanent) + outcome.unjudged
         self._note(count - len(outcome.later) + outcome.unjudged, refused)
         if not outcome.permanent or not self._too_many(count, refused):
@@ -52,11 +58,18 @@ class Guard:
         return self._records >= _RECORDS and self._refused * 2 > self._records
 
     def _note(self, records: int, refused: int) -> None:
-        """Take note of a verdict, and forget those before the last 200 records."""
+        """Take note of a verdict, and forget those before the last 200 records; a batch counts whole or not at all."""
         self._judged.append((records, refused))
         self._records += records
         self._refused += refused
-        while self._records - self._judged[0][0] >= _RECORDS:
-            records, refused = self._judged.popleft()
-            self._records -= records
-            self._refused -= refused
+        while (excess := self._records - _RECORDS) > 0:
+            oldest, of_those = self._judged[0]
+            if of_those and oldest > excess:
+                return
+            gone = min(oldest, excess)
+            self._records -= gone
+            self._refused -= of_those
+            if gone == oldest:
+                self._judged.popleft()
+            else:
+                self._judged[0] = (oldest - gone, 0)

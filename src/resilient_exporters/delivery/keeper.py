@@ -129,7 +129,7 @@ class Keeper:
                     return False
 
     def _when_moved(self, append: Callable[[], None]) -> None:
-        """Append after the move: wait for it, or leave it to this very thread, which makes it while a signal handler sends."""
+        """Append after the move: wait for it, or leave it to this very thread when a signal handler sends during it."""
         with self._gate:
             if self._moving:
                 self._late.append(append)
@@ -352,6 +352,6 @@ def _anything(payload: Payload) -> None:
 def _bytes_only(payload: Payload) -> None:
     if isinstance(payload, Opaque):
         raise DataTypeError(
-            f"a kept record of type {type(payload.data).__name__} cannot be written to a file; convert it in `transform=`,"
-            " or have it delivered first"
+            f"a kept record of type {type(payload.data).__name__} cannot be written to a file;"
+            " convert it in `transform=`, or have it delivered first"
         )

@@ -42,7 +42,7 @@ _UNKNOWN_MEANS_DOWN = 3
 _SLOW_FAILURE = 0.01
 """Seconds; a failure that took less is cheap enough to be tried again at each send."""
 _PACE, _PACE_CAP = 10.0, 30.0
-"""After a slow failure of t seconds the caller's thread tries no sooner than `_PACE` x t later, at most `_PACE_CAP` seconds."""
+"""After a slow failure of t seconds the caller's thread tries again `_PACE` x t later, at most `_PACE_CAP` seconds."""
 
 
 _NONE: dict[str, Any] = {}
@@ -335,7 +335,7 @@ class Lane:
 
     def _progressed(self, kept: Slice, outcome: Outcome) -> bool:
         if isinstance(outcome, Refused):
-            return len(outcome.later) < len(kept)
+            return len(outcome.later) < len(kept.numbers)
         return isinstance(outcome, Delivered)
 
     def _blames_target(self, trouble: Again | Hold) -> bool:
@@ -359,7 +359,7 @@ class Lane:
             return None
         return self.turns.at_once(self._solo, parcel)
 
-    def _solo(self, parcel: Parcel) -> ExportResult:
+    def _solo(self, parcel: Parcel) -> ExportResult | None:
         clock, payload = self._clock, parcel.payload
         assert isinstance(payload, bytes)
         began = self.since = clock.now()
@@ -370,7 +370,10 @@ class Lane:
             self.since = None
         if type(outcome) is Delivered:
             self.delivered += 1
+            self._guard.taken += 1
             return ExportResult(outcome.returned, True, exporter=self.name)
+        if isinstance(outcome, Refused):
+            return None  # asked again on the long way, which judges refusals; the target has nothing of it
         self._learn(outcome, clock.now() - began, progressed=False)
         return self._result(outcome, 0)
 

@@ -16,7 +16,7 @@ _SIZE = 1 << 20
 
 
 def owed_records(spool: Spool, after: int = 0) -> Iterator[tuple[Slice, int, frozenset[str]]]:
-    """Each owed record at a place above `after`, as (slice, index in it, lanes that owe it), in the order of the log."""
+    """Each owed record at a place above `after`: slice, index in it, lanes that owe it; in the order of the log."""
     heads = [(place, lane, kept, i) for lane in spool.owing() for place, lane, kept, i in _first(spool, lane, after)]
     streams = {lane: _walk(spool, lane, kept, i) for _, lane, kept, i in heads}
     queue = [(place, lane) for place, lane, _, _ in heads]

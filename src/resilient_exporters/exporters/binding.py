@@ -31,11 +31,12 @@ class Binding:
         kind = type(exporter)
         self.batches = takes_batches(kind)
         self.atomic = kind.atomic
-        self.stable = kind.stable_batches
+        self.stable = exporter.stable_batches
         self.batch_records = exporter.batch_records
         self.batch_bytes = exporter.batch_bytes
         self._send = bare_send(kind)
-        self._keywords = Keywords(kind.export if self.batches else self._send, bound=2)
+        own = getattr(exporter, "_keywords", None)  # of an exporter whose keywords are not its class's
+        self._keywords = own if isinstance(own, Keywords) else Keywords(kind.export if self.batches else self._send, 2)
 
     @property
     def timeout(self) -> float:

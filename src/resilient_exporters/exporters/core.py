@@ -285,7 +285,7 @@ class Core:
             if name == "data":
                 raise TypeError("send() got multiple values for argument 'data'")
             if targets and not any(target.accepted({name: None}) for target in targets):
-                raise TypeError(f"send() got an unexpected keyword argument {name!r}: no exporter of {self.name} takes it")
+                raise TypeError(f"send() got an unexpected keyword argument {name!r}, which no exporter here takes")
 
     def transformed(self, data: Any) -> Any:
         """What the exporter's transform makes of a private copy."""

@@ -54,7 +54,7 @@ class Exporter:
 
     atomic: ClassVar[bool] = False
     """Whether an exception out of `export` means that nothing of the batch was stored."""
-    stable_batches: ClassVar[bool] = False
+    stable_batches: bool = False
     """Whether a batch that may have arrived must be repeated with the same records, because `batch.token` names it."""
     guarantee: ClassVar[str] = "at least once"
     """What its target ends up with: "exact", "window" or "at least once"."""
@@ -271,7 +271,7 @@ class Exporter:
         self._rex.set_memory(checked_flag("use_memory", memory))
 
     def status(self) -> PoolStatus:
-        """How each exporter is doing and what is owed: one frozen value, cheap enough to ask for many times a second."""
+        """How each exporter is doing and what is owed: one frozen value, cheap enough for many times a second."""
         return self._rex.status()
 
     # Life

@@ -85,7 +85,6 @@ class HTTPExporter(Exporter):
     """
 
     guarantee: ClassVar[str] = "at least once"
-    stable_batches: ClassVar[bool] = True
     batch_bytes: int = 1 << 19
     """Half of what web servers commonly take: JSON is larger than what is counted here."""
 
@@ -114,6 +113,7 @@ class HTTPExporter(Exporter):
         self._pool: HTTPConnectionPool | None = None
         if not batch:
             self.batch_records = 1  # so that each request has the whole time-out, and each answer counts by itself
+        self.stable_batches = batch  # a request of its own has the record's id, whatever batch it is in
         super().__init__(**options)
 
     def target_name(self) -> str:

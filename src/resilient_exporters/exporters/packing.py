@@ -52,7 +52,7 @@ class Packer:
         try:
             changed = transformer.transform(private_copy(data))
         except Exception as error:
-            return Shipment(self.parcel(data, Flag.RAW), lanes, {lane: error for lane in lanes})
+            return Shipment(self.parcel(data, Flag.RAW), lanes, dict.fromkeys(lanes, error))
         return self.pack(changed, lanes)
 
     def parcel(self, data: Any, flags: int = 0) -> Parcel:

@@ -56,7 +56,7 @@ class PoolCore(Core):
         if member is self.exporter or any(member is other for other in (*before, *self.members.values())):
             raise InvalidConfigError(f"{member.name} was given twice: an exporter belongs to one pool, once")
         if (pool := member._rex.pool) is not None:
-            raise InvalidConfigError(f"{member.name} is in the pool {pool.name} already: an exporter belongs to one pool")
+            raise InvalidConfigError(f"{member.name} is in the pool {pool.name}: an exporter belongs to one pool")
         if not isinstance(member._rex, PoolCore):
             takes_batches(type(member))
         elif member._rex.contains(self.exporter):
@@ -167,7 +167,7 @@ class PoolCore(Core):
 
     def lanes_named(self, engine: Engine, name: str) -> list[str]:
         self.check_name(name)
-        return [lane for lane in engine.lanes if name == self.name or lane == name or lane.startswith(f"{name}/")]
+        return [lane for lane in engine.lanes if name in (self.name, lane) or lane.startswith(f"{name}/")]
 
     # Life
 

@@ -30,11 +30,12 @@ class Using:
     def __init__(self, exporter: Exporter, safety: str | None, ttl: float | None) -> None:
         if safety not in (None, "process", "power"):
             raise InvalidConfigError(f'safety is "process" or "power", not {safety!r}')
-        if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0):
+        if ttl is not None and not (isinstance(ttl, int | float) and ttl > 0):
             raise InvalidConfigError(f"ttl is a number of seconds above 0, not {ttl!r}")
         self._exporter = exporter
         default = exporter._rex.how()
-        self._how = Keep(default.sync if safety is None else safety == "power", default.ttl if ttl is None else float(ttl))
+        sync = default.sync if safety is None else safety == "power"
+        self._how = Keep(sync, default.ttl if ttl is None else float(ttl))
 
     def send(self, data: Any, /, **kwargs: Any) -> Any:
         """As `send` of the exporter or pool."""

@@ -40,12 +40,11 @@ class Between:
         if takes_batches(kind):
             self._export = exporter.export
             written["export"] = self.export
-            signature = kind.export
         else:
-            signature = bare_send(kind)
-            self._send: Callable[..., ExportResult] = partial(signature, exporter)
+            self._send: Callable[..., ExportResult] = partial(bare_send(kind), exporter)
             written["send"] = self.send
-        self.takes_any_keyword = Keywords(signature, bound=2).accepts("no such keyword")
+        keywords = Keywords(kind.export if takes_batches(kind) else bare_send(kind), bound=2)
+        self.takes_any_keyword = keywords.accepts("no such keyword")
 
     def export(self, batch: Batch, /, **options: Any) -> None:
         """Pass a batch on."""

@@ -84,9 +84,17 @@ class ExporterSuite:
 
     @pytest.fixture(autouse=True)
     def _around(self, tmp_path: Path) -> Iterator[None]:
-        self.folder = tmp_path
-        self._pools: list[ExporterPool] = []
+        self.set_up(tmp_path)
         yield
+        self.tear_down()
+
+    def set_up(self, folder: Path) -> None:
+        """Begin a test in an empty folder."""
+        self.folder = folder
+        self._pools: list[ExporterPool] = []
+
+    def tear_down(self) -> None:
+        """End a test: close what it has opened."""
         for pool in self._pools:
             pool.close(timeout=0.0)
 
@@ -103,6 +111,11 @@ class ExporterSuite:
     def records(self, count: int, first: int = 0) -> list[Any]:
         """Some data to send."""
         return [self.record(number) for number in range(first, first + count)]
+
+    def send(self, pool: ExporterPool, number: int) -> None:
+        """Send a record that must be taken at once."""
+        (result,) = pool.send(self.record(number))
+        assert result.successful, f"not taken: {result!r}, {result.error.__cause__ if result.error else None!r}"
 
     def check(self, expected: list[Any], *, doubt: bool = False) -> None:
         """Fail unless exactly this arrived; after doubt, an exporter that is not exact may have repeated some."""
@@ -122,9 +135,8 @@ class ExporterSuite:
     def test_what_is_sent_arrives(self) -> None:
         """Each record that is reported as taken is in the target, in order."""
         pool = self.pool(self.make_exporter())
-        for data in self.records(5):
-            (result,) = pool.send(data)
-            assert result.successful, f"not taken: {result!r}"
+        for number in range(5):
+            self.send(pool, number)
         self.check(self.records(5))
 
     def test_many_at_once_arrive(self) -> None:
@@ -176,7 +188,8 @@ class ExporterSuite:
 
     def test_the_name_is_stable(self) -> None:
         """The same program run again gives the exporter the same name: records are owed to it."""
-        assert self.make_exporter().name == self.make_exporter().name
+        first, second = self.make_exporter(), self.make_exporter()
+        assert first.name == second.name, f"{first.name!r} and {second.name!r} are one target"
 
     def test_it_says_what_it_guarantees(self) -> None:
         """The guarantee is one of three words."""
@@ -204,7 +217,7 @@ class ExporterSuite:
         pool = self.pool(self.make_exporter())
         repr(pool)
         self.heal_target()
-        assert pool.send(self.record(0))[0].successful
+        self.send(pool, 0)
         self.check(self.records(1))
 
     def test_what_a_target_that_is_down_misses_is_delivered_later(self) -> None:
@@ -277,7 +290,7 @@ class ExporterSuite:
             pool.send(self.record(0))
         assert pool.has_unsent_data()
         self.deliver(pool)
-        assert pool.send(self.record(1))[0].successful
+        self.send(pool, 1)
         self.check(self.records(2), doubt=True)
 
     def test_ids_do_not_change(self) -> None:
@@ -326,7 +339,7 @@ class ExporterSuite:
         assert not result.successful
         assert result.error is not None
         assert not result.kept, "a record that is refused for good is tried for ever"
-        assert pool.send(self.record(0))[0].successful
+        self.send(pool, 0)
         self.check(self.records(1))
 
     # Life
@@ -336,7 +349,7 @@ class ExporterSuite:
         exporter = self.make_exporter()
         for number in range(3):
             pool = self.pool(exporter)
-            assert pool.send(self.record(number))[0].successful
+            self.send(pool, number)
             pool.close()
             exporter.close()
             exporter.close()
