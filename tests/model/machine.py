@@ -32,6 +32,7 @@ class Lane:
         twice: Those that may come again: what was settled, but perhaps not durably.
         seen: How many entries of the target's diary are accounted for.
         since: Entries of the diary before the last time that something might come again.
+        mixed: Whether older records of a file have joined what it owed, of which a batch in doubt goes first.
         delivered: How many this pool delivered.
         dead: How many this pool buried.
         dropped: How many this pool dropped.
@@ -46,6 +47,7 @@ class Lane:
     twice: set[int] = field(default_factory=set)
     seen: int = 0
     since: int = 0
+    mixed: bool = False
     delivered: int = 0
     dead: int = 0
     dropped: int = 0
@@ -103,7 +105,7 @@ class World:
             lane.dormant = []
             lane.loaded = set()
             lane.delivered = lane.dead = lane.dropped = 0
-            lane.since = lane.seen
+            lane.mixed, lane.since = False, lane.seen
             if self.unsettled:
                 lane.twice = set(lane.ever)
             if memory:
@@ -254,6 +256,8 @@ class World:
             self.unsettled = True
         lane.owed = owed
         assert owed == sorted(set(owed)), "owed in another order, or twice"
+        if lane.mixed:
+            lane.mixed, lane.since = bool(owed), lane.seen
         if not self.overtaking:
             recent = lane.diary.got[lane.since :]
             assert recent == sorted(set(recent)), "delivered in another order"
@@ -291,8 +295,7 @@ class World:
     def adopt(self) -> None:
         """The pool goes on in the file: what is dormant there is before what it owes."""
         for name, lane in self.lanes.items():
-            if lane.dormant:
-                lane.since = lane.seen
+            lane.mixed = lane.mixed or bool(lane.dormant)
             lane.owed = lane.dormant + lane.owed
             lane.dormant = []
             lane.loaded = set()

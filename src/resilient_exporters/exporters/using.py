@@ -27,7 +27,7 @@ class Using:
         InvalidConfigError: An option is wrong.
     """
 
-    def __init__(self, exporter: Exporter, safety: str | None, ttl: float | None) -> None:
+    def __init__(self, exporter: Exporter, safety: Any, ttl: Any) -> None:
         if safety not in (None, "process", "power"):
             raise InvalidConfigError(f'safety is "process" or "power", not {safety!r}')
         if ttl is not None and not (isinstance(ttl, int | float) and ttl > 0):
