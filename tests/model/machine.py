@@ -264,6 +264,7 @@ class World:
             assert not owed or not recent or recent[-1] < owed[0] or set(recent) & lane.twice, "overtaken"
         if status is None:
             assert len(owed) == (orphan.owed if orphan is not None else 0)
+            lane.dropped = 0  # of a lane that nobody serves the log tells, and no status
             return
         assert orphan is None
         expected = (len(owed), lane.delivered, lane.dead, lane.dropped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -75,6 +76,7 @@ class Core:
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._born = Birth.now
         self._numbers = itertools.count(1)
+        self._run = 0
         self.quick: Callable[[Any], list[ExportResult] | bool | None] | None = None
         self._route: list[tuple[Exporter | None, list[str]]] | None = None
 
@@ -89,7 +91,9 @@ class Core:
 
     def next_id(self) -> RecordId:
         """An id for a record that does not come from an engine."""
-        return RecordId(0, next(self._numbers))
+        if not self._run:
+            self._run = secrets.randbits(64) or 1
+        return RecordId(self._run, next(self._numbers))
 
     def lane(self) -> str:
         """The name of its lane, in whatever pool."""
