@@ -29,7 +29,13 @@ from resilient_exporters.records import Batch, ExportResult, Record, RecordId
 
 if TYPE_CHECKING:
     from resilient_exporters.connectivity import has_internet_connection
-    from resilient_exporters.exporters import CallableExporter, FileExporter, HTTPExporter, SQLiteExporter
+    from resilient_exporters.exporters import (
+        CallableExporter,
+        FileExporter,
+        HTTPExporter,
+        PostgreSQLExporter,
+        SQLiteExporter,
+    )
 
 __all__ = [
     "Batch",
@@ -47,6 +53,7 @@ __all__ = [
     "MissingModuleError",
     "PoolClosed",
     "PoolForked",
+    "PostgreSQLExporter",
     "Queued",
     "Record",
     "RecordId",

@@ -163,6 +163,13 @@ def test_never_two_calls_into_one_exporter(background: MakeEngine) -> None:
     assert (1, 100) == (target.most_running, len(target.got))
 
 
+def test_the_first_calls_may_come_all_at_once(background: MakeEngine) -> None:
+    """Threads that make the background start at the same moment find all lanes served."""
+    for _ in range(40):
+        engine = background(a=FakeTarget(), b=FakeTarget(), c=FakeTarget())
+        assert [] == in_threads(*[lambda engine=engine: engine.send_unsent(["c", "b", "a"])] * 4)
+
+
 def test_asking_makes_a_pass_at_once(background: MakeEngine) -> None:
     """`send_unsent` does not wait for the pause to end, and tells what came of each record tried."""
     target = FakeTarget(down(retry_after=1000.0))
@@ -217,7 +224,9 @@ def test_refused_records_become_dead_letters(background: MakeEngine) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [SystemExit, KeyboardInterrupt])
-def test_an_exporter_that_wants_to_end_the_program(background: MakeEngine, interrupt: type[BaseException]) -> None:
+def test_an_exporter_that_wants_to_end_the_program(
+    background: MakeEngine, interrupt: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     """SystemExit in the background is a failure like any other: paced, the record kept, others served."""
     raised = itertools.count()
 
@@ -233,6 +242,7 @@ def test_an_exporter_that_wants_to_end_the_program(background: MakeEngine, inter
     assert 20 == engine.owing()["ending"]
     threading.Event().wait(0.1)
     assert next(raised) < 5
+    assert {"target_down"} == {record.getMessage().split()[0] for record in caplog.records}
 
 
 def test_without_keeping_each_record_has_one_attempt(background: MakeEngine) -> None:

@@ -130,6 +130,28 @@ def test_looking_after_has_a_budget() -> None:
     assert list(range(8)) == target.got
 
 
+def test_a_failure_that_took_a_while_ends_the_looking_after() -> None:
+    """A send does not go from one slow failure to the next, although a pass may: the pause begins after the first."""
+    clock = ManualClock(now=1000.0)
+    target = FakeTarget(down(), batches=False)
+    engine = engine_of(clock, t=target)
+    for i in range(20):
+        send(engine, i)
+    target.calls.clear()
+
+    def slow(data: list[Any]) -> Verdict:
+        clock.advance(0.05)
+        return ValueError("unknown")
+
+    target.judge = slow
+    send(engine, 20)
+    send(engine, 21)
+    assert [[0]] == target.calls
+    clock.advance(0.5)
+    send(engine, 22)
+    assert 2 == len(target.calls)
+
+
 def test_by_hand_new_records_overtake() -> None:
     """By hand, a send looks after nothing, and its own record goes out."""
     target = FakeTarget(down())
@@ -483,16 +505,16 @@ def test_refusals_on_the_short_way_are_judged() -> None:
     """A record on the short way to an exporter of single ones becomes a dead letter, or is kept by the guard, too."""
 
     def take(data: int) -> None:
-        if data >= 1000 or data % 10 == 7:
+        if data >= 3000 or data % 10 == 7:
             raise RecordsRefused(permanent={0: "no"})
 
     pool = ExporterPool([CallableExporter(take)])
-    results = [pool.send(i)[0] for i in range(1300)]
+    results = [pool.send(i)[0] for i in range(3300)]
     (lane,) = pool.status().exporters
-    assert [False] * 1000 == [result.kept for result in results[:1000]]
-    assert (900, "held") == (lane.delivered, lane.state)
+    assert [False] * 3000 == [result.kept for result in results[:3000]]
+    assert (2700, "held") == (lane.delivered, lane.state)
     assert lane.owed == sum(result.kept for result in results)
     assert 180 < lane.owed < 230
-    assert lane.dead == 1300 - 900 - lane.owed
+    assert lane.dead == 3300 - 2700 - lane.owed
     assert lane.dead == len(list(pool._rex.engine().spool.dead_letters()))
     pool.close(timeout=0.0)

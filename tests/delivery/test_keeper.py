@@ -16,7 +16,7 @@ from resilient_exporters.delivery.parcel import Parcel
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, RecordsRefused, SpoolFull
 from resilient_exporters.policies import Limits, Retry
 from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import Opaque, Spool
+from resilient_exporters.spool.interface import Fate, Opaque, Spool
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.testing.clock import ManualClock
 from tests.delivery.targets import PATIENCE, FakeTarget, Verdict, down, engine_of, in_threads, keep, owed, send
@@ -133,7 +133,10 @@ def test_what_has_outlived_its_time_is_dropped() -> None:
 def owing(count: int = 6, **options: Any) -> tuple[Engine, FakeTarget]:
     """An engine that owes records to a target that is down."""
     target = FakeTarget(down(), **options)
-    engine = engine_of(t=target)
+    spool = MemorySpool()
+    keep(spool, "x", "y", "z")
+    spool.settle("t", [1, 2, 3], Fate.DROPPED)  # so that places differ after each exchange
+    engine = engine_of(spool=spool, t=target)
     for i in range(count):
         send(engine, i)
     target.calls.clear()
@@ -228,10 +231,10 @@ def test_a_stable_batch_in_doubt_survives_an_exchange() -> None:
 def test_a_spool_without_room_changes_nothing() -> None:
     """When the other spool cannot take everything, all stays where it was, and work goes on."""
     engine, target = owing()
-    before = engine.spool
+    before, small = engine.spool, MemorySpool(limit_bytes=300)
     with pytest.raises(SpoolFull):
-        engine.keeper.switch(MemorySpool(limit_bytes=300))
-    assert before is engine.spool
+        engine.keeper.switch(small)
+    assert (before, ()) == (engine.spool, small.owing())
     send(engine, 6)
     assert list(range(7)) == pushed(engine, target)
 

@@ -84,6 +84,11 @@ def test_who_waits_goes_when_the_time_is_over() -> None:
     assert ([], None) == (done, waiting.outcome)
 
 
+def test_who_queues_when_the_driver_has_just_left() -> None:
+    """A waiter that joins the queue after the driver has looked at it drives at once, without being called."""
+    assert Turns()._wait(Waiting(), 0.01)
+
+
 def test_inside_an_exporter_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that is inside an exporter gets no turn, also of a lane that is free."""
     monkeypatch.setattr(inside, "exporter", object())

@@ -69,16 +69,16 @@ def call() -> Iterator[Callable[..., ExportResult]]:
 @pytest.mark.parametrize(
     ("function", "sent", "returned"),
     [
-        (plain, {"table": "t"}, 1),
-        (with_table, {"table": "t", "other": 2}, (1, "t", False)),
+        (plain, {}, 1),
+        (with_table, {"table": "t"}, (1, "t", False)),
         (with_table, {"table": "t", "upsert": True}, (1, "t", True)),
         (with_all, {"table": "t", "other": 2}, (1, {"table": "t", "other": 2})),
-        (wrapped, {"table": "t", "other": 2}, (1, "t", False)),
-        (functools.partial(with_table, upsert=True), {"table": "t", "other": 2}, (1, "t", True)),
-        (Plain(), {"table": "t"}, 1),
-        (Plain().method, {"table": "t"}, 1),
+        (wrapped, {"table": "t"}, (1, "t", False)),
+        (functools.partial(with_table, upsert=True), {"table": "t"}, (1, "t", True)),
+        (Plain(), {}, 1),
+        (Plain().method, {}, 1),
         (lambda data, /, self=0: (data, self), {"self": 5}, (1, 5)),
-        (lambda table: table, {"table": "t"}, 1),
+        (lambda table: table, {}, 1),
     ],
 )
 def test_keywords(
@@ -86,6 +86,18 @@ def test_keywords(
 ) -> None:
     """A function gets the data and those keywords that it accepts, and what it returns is handed back."""
     assert (returned, True) == call(function, **sent)
+
+
+@pytest.mark.parametrize(
+    ("function", "sent"),
+    [(plain, "table"), (with_table, "other"), (wrapped, "other"), (Plain(), "table"), (lambda table: table, "table")],
+)
+def test_keywords_that_the_function_does_not_take(
+    call: Callable[..., ExportResult], function: Callable[..., Any], sent: str
+) -> None:
+    """A keyword that the function does not take raises TypeError, and the function is not called."""
+    with pytest.raises(TypeError, match=sent):
+        call(function, **{sent: 1})
 
 
 def test_signature_that_cannot_be_read(call: Callable[..., ExportResult]) -> None:

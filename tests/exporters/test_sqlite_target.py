@@ -297,7 +297,7 @@ def test_two_writers(path: Path, exporter: MakeExporter, batch: MakeBatch) -> No
     assert list(range(1, 100)) == query(path, "select data from records order by rowid")
 
 
-@settings(deadline=None, max_examples=int(os.environ.get("CI_STATES", "25")))
+@settings(deadline=None, max_examples=int(os.environ.get("CI_EXAMPLES", "25")))
 @given(
     st.lists(st.lists(st.integers(1, 12), max_size=5, unique=True), max_size=8),
     st.lists(st.booleans(), min_size=8, max_size=8),

@@ -63,7 +63,8 @@ def test_the_senders_own_error_keeps_its_traceback() -> None:
 def test_send_many_keeps_its_dead_letters(tmp_path: Path) -> None:
     """A record that is refused for good out of many becomes a dead letter that is there afterwards."""
     with rex.ExporterPool([Batches("b", Diary(never={1}))], use_memory=False, tmp_file=tmp_path / "kept") as pool:
-        pool.send_many(map(content, range(3)))
+        (result,) = pool.send_many(map(content, range(3)))
+        assert (2, False) == result
         assert [1] == buried_in(spool_of(pool), "b")
 
 
@@ -89,6 +90,21 @@ def test_no_room_for_a_dead_letter_of_a_new_record(tmp_path: Path) -> None:
         assert [True, False, True] == [result.successful for result in results]
         assert isinstance(results[1].error, rex.SpoolFull)
         assert [0, 1] == first.got == last.got
+
+
+def test_no_room_for_a_dead_letter_out_of_many(tmp_path: Path) -> None:
+    """On a full disk a record out of many that is refused for good is owed, dead or counted as dropped, and told of."""
+    exporters = [Single("first", Diary()), Batches("b", Diary(never={1}))]
+    with rex.ExporterPool(exporters, use_memory=False, tmp_file=tmp_path / "kept") as pool:
+        send(pool, range(1))
+        disk.full = True
+        results = pool.send_many([content(1)])
+        assert [True, False] == [result.successful for result in results]
+        assert isinstance(results[1].error, rex.SpoolFull)
+        told = pool.status().exporters[1]
+        assert (2, 1) == (told.accepted, told.delivered)
+        assert told.dead == len(buried_in(spool_of(pool), "b"))
+        assert told.owed == len(owed_in(spool_of(pool), "b"))
 
 
 def test_no_room_for_the_dead_letter_of_a_kept_record(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ class Background:
             if lane.owed():
                 self.force(lane.name, [])
         with self.progress:
-            while any(lane.owed() for lane in lanes):
+            while any(lane.owed() or lane.changes & 1 for lane in lanes):
                 left = None if ends is None else ends - self._clock.now()
                 if left is not None and left <= 0:
                     return False

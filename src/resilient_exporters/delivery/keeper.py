@@ -103,7 +103,11 @@ class Keeper:
         time: float,
         first: int | None = None,
         run: int | None = None,
+        expires: float = 0.0,
     ) -> bool:
+        if how.ttl is not None:
+            expires = time + how.ttl
+
         def append() -> None:
             self.spool.append(
                 payloads,
@@ -113,7 +117,7 @@ class Keeper:
                 run=None if run == self.spool.run else run,
                 options=options,
                 flags=flags,
-                expires=0.0 if how.ttl is None else time + how.ttl,
+                expires=expires,
                 sync=how.sync,
             )
 
@@ -215,6 +219,7 @@ class Keeper:
                     first=part.numbers[start],
                     run=part.run,
                     time=part.times[start],
+                    expires=part.expires,
                 )
                 for lane in lanes:
                     spool.settle(lane, part.places[start:end], Fate.DELIVERED)
@@ -228,8 +233,17 @@ class Keeper:
                 for i, payload in enumerate(part.payloads):
                     self._check_for(self.spool)(payload)
                     named = frozenset(map(renamed, lanes))
-                    first, run, time = part.numbers[i], part.run, part.times[i]
-                    self._keep([payload], part.options, part.flags, named, Keep(), first=first, run=run, time=time)
+                    self._keep(
+                        [payload],
+                        part.options,
+                        part.flags,
+                        named,
+                        Keep(),
+                        first=part.numbers[i],
+                        run=part.run,
+                        time=part.times[i],
+                        expires=part.expires,
+                    )
                     for lane in lanes:
                         spool.settle(lane, part.places[i : i + 1], Fate.DELIVERED)
         except (DataTypeError, SpoolError):

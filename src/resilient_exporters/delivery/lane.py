@@ -117,6 +117,9 @@ class Lane:
         self._limit = target.batch_records
         self._pinned: Slice | None = None
         self._at: Source | None = None
+        self._only: Source | None = None
+        self.changes = 0
+        """Odd while records are being settled and counted: who reads several counters reads them again then."""
         self.seen = sources[-1].spool.next_place - 1
         """Place up to which records have had their first attempt, or were there before this lane."""
         self._flight: tuple[Source, Slice | None] = (sources[-1], None)
@@ -188,7 +191,11 @@ class Lane:
         outcome = self._attempt(kept)
         with self.mutex:
             source, _ = self._flight
-            self._settle(source, kept, outcome, tries)
+            try:
+                self.changes += 1
+                self._settle(source, kept, outcome, tries)
+            finally:
+                self.changes += 1
             step = self._advance(kept, outcome)
         if results is not None or self.on_settled is not None:
             self._report(kept, outcome, source, results)
@@ -223,13 +230,15 @@ class Lane:
         """
         source, kept = self._flight
         self.sources = [replace(s, spool=new) if s.spool is old else s for s in self.sources]
-        self._after = self._tried = 0
         self._clear_at = []
         self.seen = new.next_place - 1
+        if self._only is None:
+            self._after = self._tried = 0
         if kept is not None and source.spool is old:
             kept.places = [moved.get(place, 0) for place in kept.places]
             self._flight = (replace(source, spool=new), kept)
-        self._at = next((s for s in self.sources if s.lane == source.lane and s.spool is new), None)
+        if self._only is None:
+            self._at = next((s for s in self.sources if s.lane == source.lane and s.spool is new), None)
 
     def more(self) -> bool:
         """Whether something is owed that this pass has not tried; False when another thread is in the lane."""
@@ -240,7 +249,7 @@ class Lane:
 
     def _next(self) -> tuple[Source, Slice | None]:
         """The batch in doubt if there is one, else the next of the first source that holds something."""
-        for source in self.sources:
+        for source in self.sources if self._only is None else [self._only]:
             kept = self._pinned if source is self._at else None
             kept = kept or self._read(source, self._after if source is self._at else 0)
             if kept is not None or source.spool.account(source.lane).records:
@@ -274,27 +283,27 @@ class Lane:
 
     def _settle(self, source: Source, kept: Slice, outcome: Outcome, tries: int) -> None:
         """Note in the spool which records the lane owes no longer."""
+        spool, lane = source.spool, source.lane
         if isinstance(outcome, Delivered):
-            source.spool.settle(source.lane, kept.places, Fate.DELIVERED)
-            self.delivered += len(kept)
+            self._took(len(kept), spool.settle(lane, kept.places, Fate.DELIVERED))
         elif isinstance(outcome, Refused):
             rest = [p for i, p in enumerate(kept.places) if i not in outcome.permanent and i not in outcome.later]
             if rest:
-                source.spool.settle(source.lane, rest, Fate.DELIVERED)
-                self.delivered += len(rest)
+                self._took(len(rest), spool.settle(lane, rest, Fate.DELIVERED))
             if outcome.permanent:
-                source.spool.bury(source.lane, kept, outcome.permanent, tries)
-                self.dead += len(outcome.permanent)
+                self._bury(source, kept, outcome.permanent, tries)
         if source.once and not isinstance(outcome, Delivered):
-            before = source.spool.account(source.lane).records
-            source.spool.settle(source.lane, kept.places, Fate.DROPPED)
-            self.dropped += before - source.spool.account(source.lane).records
+            self.dropped += spool.settle(lane, kept.places, Fate.DROPPED)
 
-    def _bury(self, source: Source, kept: Slice, reasons: dict[int, str]) -> None:
+    def _took(self, records: int, owed: int) -> None:
+        """The target has records, of which so many were still owed: the others were dropped while under way, and came."""
+        self.delivered += records
+        self.dropped -= records - owed
+
+    def _bury(self, source: Source, kept: Slice, reasons: dict[int, str], tries: int) -> None:
         """Make dead letters; without room for them the records stay owed, and are refused again until there is."""
         try:
-            source.spool.bury(source.lane, kept, reasons, self.misses + 1)
-            self.dead += len(reasons)
+            self.dead += source.spool.bury(source.lane, kept, reasons, tries)
         except SpoolError as error:
             _log.debug("dead_letters_without_room exporter=%s records=%d error=%s", self.name, len(reasons), error)
 
@@ -397,16 +406,17 @@ class Lane:
 
     def visit(self, source: Source, results: list[ExportResult] | None = None) -> None:
         """Make a pass over a spool that is not the lane's own; needs the driver."""
-        before = self.sources, self._at, self._after, self._tried, self._pinned
+        before = self._at, self._after, self._tried, self._pinned
         with self.mutex:
-            self.sources, self._at, self._after, self._tried, self._pinned = [source], source, 0, 0, None
+            self._only, self._at, self._after, self._tried, self._pinned = source, source, 0, 0, None
         try:
             self.begin_pass()
             while self.step(results) is Step.MORE:
                 pass
         finally:
             with self.mutex:
-                self.sources, self._at, self._after, self._tried, self._pinned = before
+                self._only = None
+                self._at, self._after, self._tried, self._pinned = before
 
     # One attempt
 

@@ -57,11 +57,11 @@ def owed_slices(spool: Spool) -> Iterator[tuple[Slice, frozenset[str]]]:
     part: Slice | None = None
     owing: frozenset[str] = frozenset()
     for kept, i, lanes in owed_records(spool):
-        same = part is not None and lanes == owing and (part.run, part.options, part.flags) == _kind(kept)
+        same = part is not None and lanes == owing and _kind(part) == _kind(kept)
         if part is None or not same or len(part) >= _READ:
             if part is not None:
                 yield part, owing
-            part, owing = Slice(*_kind(kept)), lanes
+            part, owing = Slice(kept.run, kept.options, kept.flags, expires=kept.expires), lanes
         part.places.append(kept.places[i])
         part.numbers.append(kept.numbers[i])
         part.times.append(kept.times[i])
@@ -70,8 +70,8 @@ def owed_slices(spool: Spool) -> Iterator[tuple[Slice, frozenset[str]]]:
         yield part, owing
 
 
-def _kind(kept: Slice) -> tuple[int, bytes, int]:
-    return kept.run, kept.options, kept.flags
+def _kind(kept: Slice) -> tuple[int, bytes, int, float]:
+    return kept.run, kept.options, kept.flags, kept.expires
 
 
 def copy_owed(
@@ -103,6 +103,7 @@ def copy_owed(
             run=kept.run,
             options=kept.options,
             flags=kept.flags,
+            expires=kept.expires,
         )
         places.append(kept.places[i])
     return places

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.lane import Lane
@@ -10,15 +12,28 @@ from resilient_exporters.status import LaneState, LaneStatus, Orphan
 
 __all__ = ["orphan", "status_of"]
 
+_LOOKS = 1000
+"""So often the counters are read at most: a status that is a record off is better than none."""
+
 
 def status_of(lane: Lane, clock: Clock, next_attempt: float | None) -> LaneStatus:
-    """One exporter at this moment.
+    """One exporter at this moment: read again as long as a batch is being settled, so that the accounts balance.
 
     Args:
         lane: Its lane.
         clock: Tells the time.
         next_attempt: Seconds until it is tried again, if that is planned.
     """
+    for _ in range(_LOOKS):
+        changes = lane.changes
+        status = _read(lane, clock, next_attempt)
+        if changes == lane.changes and not changes & 1:
+            break
+        time.sleep(0)  # let the thread that settles go on
+    return status
+
+
+def _read(lane: Lane, clock: Clock, next_attempt: float | None) -> LaneStatus:
     accounts = [source.spool.account(source.lane) for source in lane.sources]
     oldest = min((account.oldest for account in accounts if account.oldest is not None), default=None)
     return LaneStatus(

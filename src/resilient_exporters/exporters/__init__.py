@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from resilient_exporters.exporters.file import FileExporter
     from resilient_exporters.exporters.function import CallableExporter
     from resilient_exporters.exporters.http import HTTPExporter
+    from resilient_exporters.exporters.postgresql import PostgreSQLExporter
     from resilient_exporters.exporters.sqlite import SQLiteExporter
 
 __all__ = [
@@ -22,10 +23,17 @@ __all__ = [
     "ExporterPool",
     "FileExporter",
     "HTTPExporter",
+    "PostgreSQLExporter",
     "SQLiteExporter",
 ]
 
-_HOMES = {"CallableExporter": "function", "FileExporter": "file", "HTTPExporter": "http", "SQLiteExporter": "sqlite"}
+_HOMES = {
+    "CallableExporter": "function",
+    "FileExporter": "file",
+    "HTTPExporter": "http",
+    "PostgreSQLExporter": "postgresql",
+    "SQLiteExporter": "sqlite",
+}
 
 
 def __getattr__(name: str) -> Any:

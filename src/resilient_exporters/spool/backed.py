@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+from resilient_exporters.spool.block import Block, ranges
 from resilient_exporters.spool.interface import DeadLetter, Fate, Slice, Spool
 from resilient_exporters.spool.memory import MemorySpool
 
@@ -30,21 +31,29 @@ class BackedSpool(MemorySpool):
         """Tell the places in the file of the first records here."""
         self.places.extend(places)
 
-    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> None:
-        super().settle(lane, places, fate)
+    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> int:
+        settled = super().settle(lane, places, fate)
         if backed := [self.places[place - 1] for place in places if 0 < place <= len(self.places)]:
             self.file.settle(lane, backed, fate)
+        return settled
 
-    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> None:
+    def _drop(self, block: Block, lanes: Iterable[str], mask: int, lost: dict[str, int]) -> None:
+        super()._drop(block, lanes, mask, lost)
+        places = [block.start + bit for low, high in ranges(mask) for bit in range(low, high)]
+        if backed := [self.places[place - 1] for place in places if place <= len(self.places)]:
+            for lane in lanes:
+                self.file.settle(lane, backed, Fate.DROPPED)
+
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> int:
         inside = {i: r for i, r in reasons.items() if not (slice.places and slice.places[i] <= len(self.places))}
         backed = {i: r for i, r in reasons.items() if i not in inside}
-        if inside:
-            super().bury(lane, slice, inside, attempts)
+        buried = super().bury(lane, slice, inside, attempts) if inside else 0
         if backed:
-            places = [self.places[p - 1] if p <= len(self.places) else 0 for p in slice.places]
+            places = [self.places[p - 1] if 0 < p <= len(self.places) else 0 for p in slice.places]
             held = Slice(slice.run, slice.options, slice.flags, places, slice.numbers, slice.times, slice.payloads)
-            self.file.bury(lane, held, backed, attempts)
+            buried += self.file.bury(lane, held, backed, attempts)
             super().settle(lane, [slice.places[i] for i in backed], Fate.DEAD)
+        return buried
 
     def expire(self, now: float) -> dict[str, int]:
         lost = super().expire(now)

@@ -73,6 +73,15 @@ class Block:
                 for low, high in ranges(bits(start, until) & ~self.settled.get(lane, 0)):
                     yield low, high, shape
 
+    def same_life(self, low: int, high: int) -> tuple[float, int]:
+        """When the record at `low` expires, 0.0 for never, and up to which index, at most `high`, all do so."""
+        if self.expires is None:
+            return 0.0, high
+        expires, until = self.expires[low], low + 1
+        while until < high and self.expires[until] == expires:
+            until += 1
+        return expires, until
+
     def size(self, mask: int) -> int:
         """Payload bytes of the records in a row of bits."""
         return sum(size_of(self.payloads[low:high]) for low, high in ranges(mask))

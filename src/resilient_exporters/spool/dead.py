@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Protocol
 
@@ -106,12 +106,14 @@ class DeadLetters:
     Args:
         path: The file; made with the first letter, removed when none is left.
         spool: The spool's random number.
+        room: Called with a number of bytes before they are written; raises SpoolFull when there is no room for them.
     """
 
-    def __init__(self, files: Files, path: str, spool: int) -> None:
+    def __init__(self, files: Files, path: str, spool: int, room: Callable[[int], object] = bool) -> None:
         self.files = files
         self.path = path
         self.spool = spool
+        self.room = room
         self.size = 0
         self._handle: int | None = None
         self._context: Context | None = None
@@ -160,17 +162,19 @@ class DeadLetters:
         self._load()
         if self._doubted and self._handle is not None:
             self._rewrite()
-        fresh = self._handle is None
         data, start, context = b"", self.size, self._context
-        if self._handle is None or context is None:
+        fresh = self._handle is None or context is None
+        if context is None or fresh:
             context = Context(0, 0, secrets.randbits(64), self.spool, 0, 0, 0)
             data, start = self._opening(context), 0
-            self._handle = self._create(self.path)
         spots = []
         for key, letter in enumerate(letters, self._next):
             frame = pack_letter(letter._replace(key=key), context.seed, start + len(data))
             spots.append((key, (start + len(data), len(frame))))
             data += frame
+        self.room(len(data))
+        if self._handle is None or fresh:
+            self._handle = self._create(self.path)
         try:
             write_all(self.files, self._handle, data, start)
             # The record is settled next, and the state may reach the disk first: so the letter must be there by then.

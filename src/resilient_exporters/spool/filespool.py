@@ -36,7 +36,7 @@ class FileSpool(LogSpool):
         owner: Who holds it, told to others who want it.
         segment_size: Bytes at which a segment is sealed; with `limit_bytes` at most an eighth of that.
         limit_bytes: Bytes that everything together may use, or None.
-        free_floor: Bytes of the file system that must stay free, or None.
+        free_floor: Bytes of the file system that must stay free; None = a hundredth of it, at most 50 MB.
         make_parents: Make the directory if it is missing.
 
     Raises:
@@ -52,7 +52,7 @@ class FileSpool(LogSpool):
         owner: str = "",
         segment_size: int = SEGMENT_SIZE,
         limit_bytes: int | None = None,
-        free_floor: int | None = None,
+        free_floor: int | None = 0,
         make_parents: bool = False,
     ) -> None:
         super().__init__(files)
@@ -137,7 +137,7 @@ class FileSpool(LogSpool):
             numbers=self._numbers,
         )
         ledger = Ledger(log, self._syncer.retire)
-        dead = DeadLetters(self._files, f"{self.path}.dead", spool)
+        dead = DeadLetters(self._files, f"{self.path}.dead", spool, room=log.room_for_others)
         parts = Parts(log, ledger, state, dead)
         sizes = self._files.siblings(self.path)
         state.size, dead.size = sizes.get(".state", 0), sizes.get(".dead", 0)

@@ -49,10 +49,11 @@ class SpoolMoving(Exception):
 
 @dataclass(slots=True)
 class Slice:
-    """Records that follow each other in a lane's way through the log and share run, options and flags.
+    """Records that follow each other in a lane's way through the log and share run, options, flags and end of life.
 
     Columns of equal length, one entry a record: `places` ascending, `numbers`, `times` (seconds since the
-    epoch), `payloads`. `options` are the encoded keyword arguments, b"" for none.
+    epoch), `payloads`. `options` are the encoded keyword arguments, b"" for none. `expires` is when they may be
+    dropped, seconds since the epoch, 0.0 for never.
     """
 
     run: int
@@ -62,6 +63,7 @@ class Slice:
     numbers: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     payloads: list[Payload] = field(default_factory=list)
+    expires: float = 0.0
 
     def __len__(self) -> int:
         return len(self.places)
@@ -183,14 +185,27 @@ class Spool(Protocol):
             size: Stop when the payloads reach that many bytes; at least one record is returned.
         """
 
-    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> None:
-        """Note that `lane` owes these records no longer. Places it does not owe are ignored.
+    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> int:
+        """Note that `lane` owes these records no longer; how many of them it did owe.
 
-        Never raises for lack of room; what cannot be written now is written with the next settle.
+        Places it does not owe (dropped, expired or settled meanwhile) are ignored. Never raises for lack of room;
+        what cannot be written now is written with the next settle. From inside another call on the same thread, that
+        call does it, later, and 0 is returned.
         """
 
-    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> None:
-        """Turn records of a slice (index -> reason) into dead letters of `lane` and settle them as DEAD."""
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> int:
+        """Turn records of a slice (index -> reason) into dead letters of `lane` and settle them as DEAD.
+
+        A slice without places holds records that were never kept: then there is nothing to settle.
+        Letters are part of the byte budget, and leave free on the disk what has to stay free.
+
+        Returns:
+            How many became letters: those that the lane does not owe any more are left alone.
+
+        Raises:
+            SpoolFull: No room for the letters; none was made, and the records stay owed.
+            SpoolError: They cannot be written; none was made, and the records stay owed.
+        """
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         """All dead letters, oldest first."""

@@ -351,7 +351,9 @@ class _Pick:
         for index in range(start, len(frames)):
             at, length, meta, extra, here, time = frames[index]
             here += base
-            if meta >= _PLAIN or (found is not None and (found.options or meta & _FLAGS != found.flags << FLAG_SHIFT)):
+            if meta >= _PLAIN or (
+                found is not None and (found.options or found.expires or meta & _FLAGS != found.flags << FLAG_SHIFT)
+            ):
                 # Not the common frame, one record without options or expiry, or not of the kind collected so far.
                 self.place, self._left, self._records = place, left, records
                 if not self._take_any(window, index, mine):
@@ -391,11 +393,12 @@ class _Pick:
         entry = window.entry(index)
         if entry.set not in mine or entry.last < self.place:
             return True
-        shape = entry.run, entry.records.options, entry.flags
+        shape = entry.run, entry.records.options, entry.flags, entry.records.expires
         at = entry.records.start
         for here, length in enumerate(entry.records.lengths, entry.first):
             if here >= self.place and here not in self._places:
-                if self.found is not None and shape != (self.found.run, self.found.options, self.found.flags):
+                found = self.found
+                if found is not None and shape != (found.run, found.options, found.flags, found.expires):
                     self.full = True
                     return False
                 self._put(entry, here, window.data[at : at + length])
@@ -406,7 +409,7 @@ class _Pick:
 
     def _put(self, entry: Entry, here: int, payload: bytes) -> None:
         if self.found is None:
-            self.found = Slice(entry.run, entry.records.options, entry.flags)
+            self.found = Slice(entry.run, entry.records.options, entry.flags, expires=entry.records.expires)
         if here > self.place:
             self._places.add(self.place, here - 1)
         self.place = here + 1

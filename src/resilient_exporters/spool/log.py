@@ -407,6 +407,16 @@ class Log:
         live.end = start + len(data)
         return at
 
+    def room_for_others(self, need: int) -> None:
+        """Take room that the log has not used yet for something beside it.
+
+        Raises:
+            SpoolFull: There is not that much.
+        """
+        # What was granted to the fast path includes it: so that has to ask again.
+        self._hot = None
+        self.room(need)
+
     def forget_all(self) -> None:
         """Drop the live segment, whose file was emptied."""
         self._hot = None

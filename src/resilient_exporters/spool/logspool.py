@@ -349,15 +349,16 @@ class LogSpool:
 
     # ---------------------------------------------------------------- settling
 
-    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> None:
+    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> int:
         """See `Spool.settle`."""
         with self._reader() as parts:
             if parts is None:
                 # From a signal handler inside another call: that one does it.
                 self._later.append((lane, places, fate))
-                return
-            self._settle(parts, parts.ledger.lane(lane), places, fate)
+                return 0
+            settled = self._settle(parts, parts.ledger.lane(lane), places, fate)
             self._reap(parts)
+            return settled
 
     def _settle_later(self, parts: Parts) -> None:
         while self._later:
@@ -377,13 +378,18 @@ class LogSpool:
             return 0
         unwritten = (ranges or self._unwritten) and not self._write_state(parts, lane.name, fate, ranges)
         # No room, not even the reserve: deleting what is settled says the same, and makes some.
-        if unwritten and self._gate.acquire(blocking=False):
-            try:
-                if not self._busy and self._reclaim(parts):
-                    self._write_state(parts, lane.name, fate, ranges)
-            finally:
-                self._gate.release()
+        if unwritten and self._make_room(parts):
+            self._write_state(parts, lane.name, fate, ranges)
         return lane.settled.records - before
+
+    def _make_room(self, parts: Parts) -> bool:
+        """Drop what is settled, unless somebody is appending; called with the books held."""
+        if not self._gate.acquire(blocking=False):
+            return False
+        try:
+            return not self._busy and self._reclaim(parts)
+        finally:
+            self._gate.release()
 
     def _write_state(self, parts: Parts, name: str, fate: Fate, ranges: list[tuple[int, int]]) -> bool:
         lanes = {lane.name: lane.places for lane in parts.ledger.lanes.values()}
@@ -424,7 +430,7 @@ class LogSpool:
 
     # ---------------------------------------------------------------- dead letters
 
-    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> None:
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> int:
         """See `Spool.bury`.
 
         Raises:
@@ -435,16 +441,25 @@ class LogSpool:
             if parts is None:
                 raise SpoolError("dead letters cannot be kept from inside another call on the spool")
             if not slice.places:  # it was never kept, so nothing is to be settled
-                parts.dead.add(list(_letters(lane, slice, reasons, attempts)))
-                return
+                self._add_letters(parts, list(_letters(lane, slice, reasons, attempts)))
+                return len(reasons)
             keeper = parts.ledger.lane(lane)
             owed = parts.ledger.sizes(keeper, [slice.places[at] for at in reasons])
             known = {at: reason for at, reason in reasons.items() if slice.places[at] in owed}
             if known:
-                parts.dead.add(list(_letters(lane, slice, known, attempts)))
+                self._add_letters(parts, list(_letters(lane, slice, known, attempts)))
                 # The letters first: a crash between the two leaves records owed and dead, never neither.
                 self._settle(parts, keeper, list(owed), Fate.DEAD)
             self._reap(parts)
+            return len(known)
+
+    def _add_letters(self, parts: Parts, letters: list[DeadLetter]) -> None:
+        try:
+            parts.dead.add(letters)
+        except OSError as error:
+            if not isinstance(translated(error, "writing", parts.dead.path), SpoolFull) or not self._make_room(parts):
+                raise
+            parts.dead.add(letters)
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         """See `Spool.dead_letters`."""

@@ -196,29 +196,37 @@ class MemorySpool(Store):
         with self._lock:
             return self._read(lane, after, records, size)
 
-    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> None:
+    def settle(self, lane: str, places: Sequence[int], fate: Fate) -> int:
         self._check()
         with self._lock:
-            self._settle(lane, places)
+            return self._settle(lane, places)
 
-    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> None:
+    def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> int:
         self._check()
-        died = clock.time()
         with self._lock:
-            for index, reason in reasons.items():
-                place = slice.places[index] if slice.places else 0
-                if place and not self._owes(lane, place):
-                    continue
-                letter = DeadLetter(
-                    next(self._keys), lane, slice.run, slice.numbers[index], slice.times[index], died, attempts,
-                    reason, slice.options, slice.flags, slice.payloads[index],
-                )  # fmt: skip
-                size = _letter_size(letter)
-                self._held += size
-                self._beside += size
-                self._dead.append(letter)
-                if place:
-                    self._settle(lane, (place,))
+            places: list[int] = []
+            if slice.places:
+                reasons = {at: reason for at, reason in reasons.items() if self._owes(lane, slice.places[at])}
+                places = [slice.places[at] for at in reasons]
+            letters = self._letters(lane, slice, reasons, attempts)
+            size = sum(map(_letter_size, letters))
+            if self._held + size - sum(self._freed_by(lane, place) for place in places) > self._limit:
+                raise self._no_room(size)
+            self._held += size
+            self._beside += size
+            self._dead += letters
+            self._settle(lane, places)
+            return len(letters)
+
+    def _letters(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> list[DeadLetter]:
+        died = clock.time()
+        return [
+            DeadLetter(
+                next(self._keys), lane, slice.run, slice.numbers[at], slice.times[at], died, attempts,
+                reason, slice.options, slice.flags, slice.payloads[at],
+            )
+            for at, reason in reasons.items()
+        ]  # fmt: skip
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         self._check(closed=True)

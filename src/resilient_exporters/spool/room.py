@@ -11,6 +11,8 @@ __all__ = ["Room"]
 
 # Bytes that may be written between two looks at the file system.
 STEP = 1 << 20
+# Bytes that stay free at most when nobody said how many: others on the machine can go on, and somebody can log in.
+DEFAULT_FLOOR = 50_000_000
 
 
 class Room:
@@ -20,7 +22,7 @@ class Room:
         files: The operating system.
         directory: Where the spool lives.
         limit: Bytes that the whole spool may use, or None.
-        floor: Bytes of the file system that must stay free, or None.
+        floor: Bytes of the file system that must stay free; None = a hundredth of it, at most `DEFAULT_FLOOR`.
 
     Attributes:
         used: Tells how many bytes are in use.
@@ -45,9 +47,11 @@ class Room:
             if need > left:
                 raise SpoolFull(f"{need} bytes more would exceed the budget of {self.limit} bytes for what is kept")
             granted = min(granted, left)
-        if self.floor is not None:
-            left = self.files.free(self.directory)[0] - self.floor
+        if self.floor != 0:
+            free, total = self.files.free(self.directory)
+            floor = min(total // 100, DEFAULT_FLOOR) if self.floor is None else self.floor
+            left = free - floor
             if need > left:
-                raise SpoolFull(f"less than {self.floor} bytes would stay free in {self.directory}")
+                raise SpoolFull(f"less than {floor} bytes would stay free in {self.directory}")
             granted = min(granted, left)
         return granted

@@ -125,14 +125,15 @@ class Store:
     def _read(self, lane: str, after: int, records: int, size: int) -> Slice | None:
         found: Slice | None = None
         for block, low, high, shape in self._owed(lane, after + 1):
+            end = min(high, low + records)
+            expires, high = block.same_life(low, end)
             if found is None:
-                found = Slice(shape.run, shape.options, shape.flags)
-            elif (found.run, found.options, found.flags) != shape[1:]:
+                found = Slice(shape.run, shape.options, shape.flags, expires=expires)
+            elif (found.run, found.options, found.flags, found.expires) != (*shape[1:], expires):
                 break
-            high = min(high, low + records)
             size -= self._copy(found, block, low, high, size)
             records -= high - low
-            if records <= 0 or size <= 0:
+            if records <= 0 or size <= 0 or high < end:
                 break
         return found
 
@@ -185,9 +186,17 @@ class Store:
         oldest = next((block.times[low] for block, low, _, _ in self._owed(lane, 0)), None) if records else None
         return LaneAccount(records, size, oldest)
 
-    def _settle(self, lane: str, places: Sequence[int]) -> None:
-        for block, mask in self._masks(places):
-            self._settle_bits(block, lane, mask)
+    def _settle(self, lane: str, places: Sequence[int]) -> int:
+        return sum(self._settle_bits(block, lane, mask) for block, mask in self._masks(places))
+
+    def _freed_by(self, lane: str, place: int) -> int:
+        """Bytes that are given back when a lane settles a record that it owes."""
+        index, at = divmod(place - self._base, BLOCK)
+        block, mask = self._blocks[index], 1 << at
+        _, _, shape = next(block.spans(at, at + 1))
+        if not block.settled_by_all(shape.lanes - {lane}, mask):
+            return 0
+        return block.size(mask) + cost_of(1, shape)
 
     def _masks(self, places: Sequence[int]) -> Iterator[tuple[Block, int]]:
         """Places as rows of bits, one for each block that is still there."""

@@ -172,6 +172,10 @@ class StreamDead:
     def __len__(self) -> int:
         return len(self._alive)
 
+    def bytes(self) -> int:
+        """What they take in the file."""
+        return sum(length for _, length in self._alive.values())
+
     def add(self, letters: Sequence[DeadLetter]) -> None:
         lengths: list[int] = []
 
@@ -260,11 +264,11 @@ class StreamSpool(LogSpool):
             spool=self.run,
             run=self.run,
             segment_size=_ENDLESS,
-            room=(room := Room(self._files, "", self._limit, None)).grant,
+            room=(room := Room(self._files, "", self._limit, 0)).grant,
             numbers=self._numbers,
         )
         parts = Parts(log, Ledger(log, self._syncer.retire), StreamState(log), dead := StreamDead(log))
-        room.used = lambda: _owed_bytes(parts.ledger)
+        room.used = lambda: _owed_bytes(parts.ledger) + dead.bytes()
         try:
             content = read_all(self._files, _HANDLE, self._files.size(_HANDLE))
             if judge(content, f"the {self._name}", ours=False):
