@@ -1,11 +1,11 @@
-"""What a pool tells about itself: one frozen value, taken at one moment."""
+"""What a pool tells about itself, as frozen values: its status at one moment, and an event when something changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LaneState", "LaneStatus", "Orphan", "PoolStatus"]
+__all__ = ["Event", "EventName", "LaneState", "LaneStatus", "Orphan", "PoolStatus"]
 
 LaneState = Literal["idle", "up", "down", "held", "stuck"]
 """How an exporter is doing:
@@ -15,6 +15,34 @@ LaneState = Literal["idle", "up", "down", "held", "stuck"]
     down    its target cannot be reached or failed; it is tried again
     held    its target takes nothing until somebody changes a configuration
     stuck   a call into it runs for longer than its timeout
+"""
+
+EventName = Literal[
+    "target_down",
+    "target_up",
+    "target_held",
+    "target_stuck",
+    "records_dropped",
+    "records_dead",
+    "records_expired",
+    "spool_full",
+    "spool_damaged",
+    "orphans",
+    "closed_owing",
+]
+"""What observers are told of:
+
+    target_down      a target cannot be reached, or failed          records: owed to it now
+    target_up        it takes records again                         records: owed to it now
+    target_held      it takes nothing until somebody changes a configuration
+    target_stuck     a call into it runs for longer than its timeout
+    records_dropped  a full spool has cost records; the first of a shortage, the others are counted in the status
+    records_dead     a target refused records for good; told once a minute for each exporter, the others are counted
+    records_expired  the time to live of records was over
+    spool_full       there is no room, and the pool drops records or waits; once for each shortage
+    spool_damaged    what was kept is damaged                       records: known to be lost
+    orphans          records are owed to an exporter that is not in the pool; once for each exporter
+    closed_owing     the pool ended while it kept records in memory only: they are lost
 """
 
 
@@ -50,6 +78,30 @@ class LaneStatus:
     def accepted(self) -> int:
         """Records that it was to get: the sum of what became of them."""
         return self.delivered + self.owed + self.dead + self.dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something has changed that an operator may have to know. Each event is a line in the log as well.
+
+    A target that comes and goes all the time is told of once a minute; every `target_up` ends a `target_down` or
+    `target_held` that was told.
+
+    Args:
+        what: What has happened.
+        pool: Name of the pool that delivers: the outermost one.
+        exporter: The exporter it is about, with the path of the pools that it is in; None = the pool as a whole.
+        records: How many records it is about, at least 0.
+        error: Why, as text, "Type: message"; None if there is no error.
+        time: Seconds since the epoch.
+    """
+
+    what: EventName
+    pool: str
+    exporter: str | None
+    records: int
+    error: str | None
+    time: float
 
 
 @dataclass(frozen=True, slots=True)

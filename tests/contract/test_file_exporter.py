@@ -36,7 +36,7 @@ def test_its_parameters_are_fixed() -> None:
         ("ünï \U0001f600", "ünï \U0001f600\n".encode()),
         (b"\xff\x00raw", b"\xff\x00raw\n"),
         (b"raw\n", b"raw\n\n"),
-        ({"a": [1, 2.5, None, True]}, b'{"a":[1,2.5,null,true]}\n'),
+        ({"a": [1, 2.5, None, True]}, b'{"a": [1, 2.5, null, true]}\n'),
         ([1, "zwei"], b'[1,"zwei"]\n'),
         (5, b"5\n"),
         (True, b"true\n"),

@@ -534,3 +534,17 @@ def test_case_40_no_litter(run_script: RunScript, tmp_path: Path, state_home: Pa
     run_script("pool = rex.ExporterPool([MemoryExporter(), rex.FileExporter('not used')]); pool.close()")
     assert {"script.py"} == {path.name for path in tmp_path.iterdir()}
     assert [] == list(state_home.iterdir())
+
+
+def test_its_own_test_of_a_file(tmp_path: Path) -> None:
+    """What the predecessor's own tests do with a file works unchanged: `json.dumps` lines, `stop`, `len(pool)`."""
+    path = tmp_path / "lines.txt"
+    exporter = rex.exporters.FileExporter(str(path))
+    pool = rex.exporters.ExporterPool([exporter])
+    sent = [{"field1": "value1", "field2": "value2"}, {"field1": "a, b: c", "nested": {"x": [1, "é"]}}, {}]
+    assert [True] * 3 == [pool.send(data)[0].successful for data in sent]
+    assert 1 == len(pool)
+    exporter.stop()
+    assert [json.dumps(data, ensure_ascii=False) for data in sent] == path.read_text(encoding="utf-8").splitlines()
+    assert pool.send("after stop")[0].successful
+    pool.close()

@@ -90,6 +90,26 @@ def test_nothing_is_stranded_when_lanes_go_idle(background: MakeEngine) -> None:
         assert expected == sorted(target.got)
 
 
+def test_a_record_that_comes_when_its_lane_has_just_found_nothing(
+    background: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record kept between the lane's last look and its coming to rest goes out without another push."""
+    target = FakeTarget()
+    engine = background(2, Retry(base=1e9, cap=1e9), t=target)
+    lane = engine.lanes["t"]
+    owed, late = lane.owed, ["late"]
+
+    def looked() -> int:
+        found = owed()
+        if not found and target.got and late:
+            assert [] == in_threads(lambda: send(engine, late.pop()))
+        return found
+
+    monkeypatch.setattr(lane, "owed", looked)
+    send(engine, "first")
+    target.wait_for(lambda: target.got == ["first", "late"])
+
+
 def test_each_single_record_wakes_its_lane(background: MakeEngine) -> None:
     """A record that comes at the very moment its lane falls idle is not left lying: 500 times one after the other."""
     target = FakeTarget()

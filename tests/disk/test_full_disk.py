@@ -55,9 +55,7 @@ def no_floor() -> rex.Limits:
     return rex.Limits(free_floor=0)
 
 
-def test_again_and_again(
-    mount: Mount, no_floor: rex.Limits, kind: type[MemoryExporter | MemoryBatchExporter]
-) -> None:
+def test_again_and_again(mount: Mount, no_floor: rex.Limits, kind: type[MemoryExporter | MemoryBatchExporter]) -> None:
     """A disk that is filled and emptied again and again takes as much each time, and everything kept arrives once."""
     target = kind("t", up=False)
     kept: list[int] = []

@@ -45,7 +45,7 @@ def siblings(target: Path) -> list[str]:
 def test_one_line_per_record(target: Path, batch: MakeBatch) -> None:
     """Text, bytes and data follow each other, a line each."""
     FileExporter(target).export(batch("a", "b\n", b"\xff", {"c": 1}, "\u00e9"))
-    assert b'a\nb\n\xff\n{"c":1}\n' + "\u00e9\n".encode() == target.read_bytes()
+    assert b'a\nb\n\xff\n{"c": 1}\n' + "\u00e9\n".encode() == target.read_bytes()
 
 
 def test_appends(target: Path, batch: MakeBatch) -> None:

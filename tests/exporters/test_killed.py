@@ -17,7 +17,7 @@ import resilient_exporters as rex
 from resilient_exporters.exporters.file import FileExporter
 from resilient_exporters.exporters.sqlite import SQLiteExporter
 
-KILLS = int(os.environ.get("CI_KILLS", "12")) // 3
+KILLS = int(os.environ.get("CI_KILLS", "8")) // 2
 SENDER = """
 import sys
 import resilient_exporters as rex

@@ -58,7 +58,7 @@ json_values = st.recursive(
         (b"a\n", b"a\n\n"),
         (bytearray(b"a"), b"a\n"),
         (memoryview(b"abcd")[::2], b"ac\n"),
-        ({"a": [1, None, True]}, b'{"a":[1,null,true]}\n'),
+        ({"a": [1, None, True]}, b'{"a": [1, null, true]}\n'),
         (5, b"5\n"),
         ((), b"[]\n"),
     ],

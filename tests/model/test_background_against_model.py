@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 import resilient_exporters as rex
 from tests.model.world import KINDS, Diary, Mood, buried_in, content, disk, keywords, owed_in, small_files, spool_of
 
-EXAMPLES = int(os.environ.get("CI_EXAMPLES", "60")) // 3
+EXAMPLES = int(os.environ.get("CI_EXAMPLES", "150")) // 3
 PATIENCE = 60.0
 """Seconds after which a pool that does not come to rest has failed."""
 

@@ -16,7 +16,7 @@ import resilient_exporters as rex
 from tests.model.machine import World
 from tests.model.world import KINDS, MOODS, Mood, disk, small_files, turned_by_hand
 
-EXAMPLES = int(os.environ.get("CI_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("CI_EXAMPLES", "150"))
 
 some_lanes = st.lists(st.sampled_from(list(KINDS)), unique=True)
 

@@ -289,5 +289,8 @@ class Background:
             self.workers.run(lambda: self._look(seat), since + timeout)
             return
         seat.watched = False
-        event = "target_stuck exporter=%s timeout=%s: the call has not returned; its records stay kept"
-        _log.warning(event, seat.lane.name, timeout)
+        line, lane = "exporter=%s timeout=%s: the call has not returned; its records stay kept", seat.lane
+        error = f"TimeoutError: the call has not returned within {timeout} s"
+        lane.events.tell(
+            "target_stuck", line, lane.name, timeout, exporter=lane.name, records=lane.owed(), error=error
+        )

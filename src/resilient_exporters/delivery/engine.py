@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from resilient_exporters.delivery.background import Background
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.foreground import Answers, Foreground, Shipment
 from resilient_exporters.delivery.keeper import Keep, Keeper
 from resilient_exporters.delivery.lane import Lane, Source
+from resilient_exporters.delivery.lots import Lots
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
@@ -19,7 +22,7 @@ from resilient_exporters.delivery.reporting import orphan, status_of
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.shortways import ShortWay, at_once, in_background
 from resilient_exporters.delivery.target import Target
-from resilient_exporters.exceptions import PoolClosed, Queued, SpoolError
+from resilient_exporters.exceptions import PoolClosed, SpoolError
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Payload, Slice, Spool
@@ -51,9 +54,11 @@ class Engine:
         self.closed = False
         self.keeper = Keeper(name, spool, settings.limits, clock, self._lanes_now)
         self._foreground = Foreground(name, settings, self.keeper, clock, self._lanes_now)
+        self._lots = Lots(settings, self.keeper, self._foreground, clock, self._lanes_now)
         self._background: Background | None = None
         self._starting = threading.RLock()
         self._receipts = Receipts()
+        self._lying: dict[int, Counter[str]] = {}
         self._orphans_named: set[str] = set()
         self._orphans_looked_for = False
         self._born = Birth.now
@@ -80,10 +85,20 @@ class Engine:
         sources = [*brought, Source(self.keeper.once, name, once=True), Source(self.spool, name)]
         lane = Lane(name, target, sources, self.clock, self.settings.retry)
         lane.on_settled = self._settled
+        lane.dead = sum(self.lying(source.spool).pop(source.lane, 0) for source in sources)
         self.lanes = {**self.lanes, name: lane}
         self._orphans_looked_for = False
         if self._background is not None:
             self._background.add(lane)
+
+    def lying(self, spool: Spool) -> Counter[str]:
+        """Dead letters that were in a spool before, by lane; those of lanes that are served are counted there."""
+        found = self._lying.get(id(spool))
+        if found is None:
+            found = self._lying[id(spool)] = Counter()
+            with suppress(SpoolError):  # opening must not fail for what is not needed to deliver
+                found.update(letter.lane for letter in spool.dead_letters())
+        return found
 
     def orphans(self) -> list[str]:
         """Lanes that owe records and that nobody serves."""
@@ -262,44 +277,8 @@ class Engine:
                 self.keeper.keep_lot(lot, how) if self.settings.saves else self.keeper.keep_once(lot)
                 self._wake()
             else:
-                self._deliver_lot(lot, how, reentrant, totals)
+                self._lots.deliver(lot, how, reentrant, totals)
         return None if self.settings.background else totals
-
-    def _deliver_lot(self, lot: Lot, how: Keep, reentrant: bool, totals: dict[str, ExportResult]) -> None:
-        """Have each lane deliver a lot out of a spool of its own; what is left is kept."""
-        waiting = MemorySpool()
-        now = self.clock.time()
-        for payload in lot.payloads:
-            number, run = self.spool.draw(), self.spool.run
-            waiting.append([payload], lot.lanes, time=now, first=number, run=run, options=lot.options, flags=lot.flags)
-        errors = {} if reentrant else self._foreground.visit([n for n in self.lanes if n in lot.lanes], waiting)
-        left = {name: waiting.account(name).records for name in lot.lanes}
-        trouble = self._keep_left(waiting, how)
-        if trouble is not None and all(left[name] == len(lot.payloads) for name in lot.lanes):
-            raise trouble
-        for name in lot.lanes:
-            self.lanes[name].dropped += waiting.account(name).records
-        for name in lot.lanes:
-            total, missing = totals[name], left[name]
-            error = trouble or errors.get(name) or (Queued(0) if missing else None)
-            totals[name] = ExportResult(
-                total.returned + len(lot.payloads) - missing,
-                total.successful and not missing,
-                error=total.error or (error if missing else None),
-                exporter=name,
-                kept=total.kept or bool(missing and trouble is None and self.settings.saves),
-            )
-
-    def _keep_left(self, waiting: MemorySpool, how: Keep) -> SpoolError | None:
-        """Keep what lanes did not take of a lot, and its dead letters; why it could not be, the rest stays there."""
-        if not self.settings.saves:
-            return None
-        try:
-            self.keeper.take_letters(waiting)
-            self.keeper.take(waiting, how)
-        except SpoolError as error:
-            return error
-        return None
 
     # Receipts
 

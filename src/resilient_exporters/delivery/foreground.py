@@ -183,6 +183,7 @@ class Foreground:
             else:
                 lane.dead += 1
                 answers.dead.add(lane.name)
+                lane.tell_dead(1, waiting.outcome)
 
     def _clear_the_way(self, lane: Lane, deadline: float, parcel: Parcel) -> bool:
         """Look after what is owed; whether a new record may be tried now."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.lane import Lane
 from resilient_exporters.delivery.moving import copy_owed, owed_slices
 from resilient_exporters.delivery.parcel import Lot, Parcel
@@ -19,8 +20,6 @@ from resilient_exporters.spool.interface import DeadLetter, Fate, Opaque, Payloa
 from resilient_exporters.spool.memory import MemorySpool
 
 __all__ = ["Keep", "Keeper"]
-
-_log = logging.getLogger("resilient_exporters")
 
 _FRAME = 256
 """Bytes that a record may cost beside its payload, generously: to make room for it."""
@@ -54,10 +53,17 @@ class Keeper:
         limits: What happens when there is no room.
         clock: Tells the time.
         lanes: The lanes of the moment.
+        events: Told of shortages and losses.
     """
 
     def __init__(
-        self, name: str, spool: Spool, limits: Limits, clock: Clock, lanes: Callable[[], dict[str, Lane]]
+        self,
+        name: str,
+        spool: Spool,
+        limits: Limits,
+        clock: Clock,
+        lanes: Callable[[], dict[str, Lane]],
+        events: Events | None = None,
     ) -> None:
         self.name = name
         self.spool = spool
@@ -72,6 +78,8 @@ class Keeper:
         self._late: list[Callable[[], None]] = []
         self._short_at = float("-inf")
         self._expired_at = float("-inf")
+        self._events = events or Events(name, clock)
+        self._damage = (0, 0)
 
     # Keeping
 
@@ -145,9 +153,9 @@ class Keeper:
         policy = self._limits.when_full
         if policy == "raise":
             raise error
-        self._announce(error, policy)
+        begins = self._announce(error, policy)
         if policy == "drop_newest":
-            self._count_dropped(dict.fromkeys(lanes, len(payloads)))
+            self._drop(dict.fromkeys(lanes, len(payloads)), error, begins)
             return False
         if policy == "block":
             self._wait_for_room(error)
@@ -156,7 +164,7 @@ class Keeper:
         lost = self.spool.drop_oldest(size)
         if not lost:
             raise error
-        self._count_dropped(lost)
+        self._drop(lost, error, begins)
         return True
 
     def _wait_for_room(self, error: SpoolFull) -> None:
@@ -164,11 +172,23 @@ class Keeper:
             raise PoolClosed(f"{self.name} was closed while a sender waited for room") from error
         threading.Event().wait(_BLOCKED_LOOKS)
 
-    def _announce(self, error: SpoolFull, policy: str) -> None:
-        now = self._clock.now()
-        if now - self._short_at >= _CALM:
-            _log.warning("spool_full pool=%s policy=%s dropping_or_waiting: %s", self.name, policy, error)
-        self._short_at = now
+    def _announce(self, error: SpoolFull, policy: str) -> bool:
+        """Tell that there is no room, when that is news; whether it is."""
+        before, self._short_at = self._short_at, self._clock.now()
+        begins = self._short_at - before >= _CALM
+        if begins:
+            line = "pool=%s policy=%s dropping_or_waiting: %s"
+            self._events.tell("spool_full", line, self.name, policy, error, error=described(error))
+        return begins
+
+    def _drop(self, lost: dict[str, int], error: SpoolFull, begins: bool) -> None:
+        """Count what a full spool has cost, and tell the first of it."""
+        self._count_dropped(lost)
+        for lane, records in lost.items() if begins else ():
+            line = "pool=%s exporter=%s records=%d: there may be more of them, the status counts them all"
+            self._events.tell(
+                "records_dropped", line, self.name, lane, records, exporter=lane, records=records, error=described(error)
+            )
 
     def _count_dropped(self, lost: dict[str, int]) -> None:
         lanes = self._lanes()
@@ -178,13 +198,27 @@ class Keeper:
 
     def expire(self, at_once: bool = False) -> None:
         """Drop what has outlived its time; looks ten times a second at most, unless it has to be at once."""
+        self.look_for_damage()
         now = self._clock.now()
         if at_once or now - self._expired_at >= _EXPIRY_LOOKS:
             self._expired_at = now
             lost = self.spool.expire(self._clock.time())
-            if lost:
-                _log.warning("records_expired pool=%s %s", self.name, lost)
-                self._count_dropped(lost)
+            self._count_dropped(lost)
+            for lane, records in lost.items():
+                line = "pool=%s exporter=%s records=%d"
+                self._events.tell("records_expired", line, self.name, lane, records, exporter=lane, records=records)
+
+    def look_for_damage(self) -> None:
+        """Tell the observers what the spool has found damaged since the last look; it has logged that itself.
+
+        A spool finds damage while it is locked, and knows no observers: so it is asked, at the next send or pass.
+        """
+        spool = self.spool.file if isinstance(self.spool, BackedSpool) else self.spool
+        damage: tuple[int, int] = getattr(spool, "damage", (0, 0))  # memory has none
+        if damage != self._damage:
+            (records, size), self._damage = self._damage, damage
+            lost, error = max(damage[0] - records, 0), f"{max(damage[1] - size, 0)} bytes are of no use"
+            self._events.notify("spool_damaged", records=lost, error=error)
 
     def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int = 1) -> None:
         """Make dead letters of records that were never kept.
@@ -196,9 +230,14 @@ class Keeper:
             self.spool.bury(lane, slice, reasons, attempts)
 
     def take_letters(self, spool: Spool) -> None:
-        """Take over the dead letters of a spool that is given up."""
-        for letter in spool.dead_letters():
+        """Take over the dead letters of a spool that is given up; what is taken is forgotten there.
+
+        Raises:
+            SpoolError: There is no room for those that are still there.
+        """
+        for letter in tuple(spool.dead_letters()):
             self.bury(letter.lane, _slice_of(letter), {0: letter.reason}, letter.attempts)
+            spool.forget_dead([letter.key])
 
     # Another spool
 

@@ -22,6 +22,7 @@ from resilient_exporters.delivery.attempt import (
     described,
 )
 from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
 from resilient_exporters.delivery.target import Target
@@ -30,6 +31,7 @@ from resilient_exporters.exceptions import Queued, SpoolError
 from resilient_exporters.policies import Retry
 from resilient_exporters.records import ExportResult, Record, RecordId
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
+from resilient_exporters.status import EventName
 
 __all__ = ["Lane", "Source", "Step"]
 
@@ -101,12 +103,15 @@ class Lane:
         self.misses = 0
         """Failures in a row, passes included."""
         self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
+        self.events = Events("", clock)
         self._clock = clock
         self._retry = retry
         self._guard = Guard()
         self._clear_at: list[int] = []
         self._alone: set[tuple[int, int]] = set()
         """Run and number of new records whose first attempt left a stable target in doubt: it knows each as a batch."""
+        self._buried = 0
+        """Dead letters of the step under way, to be told when the mutex is free."""
         self._said: dict[str, float] = {}
         self._loud = False
         self._after = 0
@@ -197,6 +202,9 @@ class Lane:
             finally:
                 self.changes += 1
             step = self._advance(kept, outcome)
+        if self._buried:
+            buried, self._buried = self._buried, 0
+            self.tell_dead(buried, outcome)
         if results is not None or self.on_settled is not None:
             self._report(kept, outcome, source, results)
         return step
@@ -303,9 +311,12 @@ class Lane:
     def _bury(self, source: Source, kept: Slice, reasons: dict[int, str], tries: int) -> None:
         """Make dead letters; without room for them the records stay owed, and are refused again until there is."""
         try:
-            self.dead += source.spool.bury(source.lane, kept, reasons, tries)
+            dead = source.spool.bury(source.lane, kept, reasons, tries)
         except SpoolError as error:
             _log.debug("dead_letters_without_room exporter=%s records=%d error=%s", self.name, len(reasons), error)
+        else:
+            self.dead += dead
+            self._buried += dead
 
     def _advance(self, kept: Slice, outcome: Outcome) -> Step:
         """Decide where the pass goes on."""
@@ -445,29 +456,48 @@ class Lane:
             self._pace(took)
 
     def _up(self) -> None:
-        if self.state != "up":
-            self._say("up", "owed=%d", self.owed())
-            self.state = "up"
+        was, self.state = self.state, "up"
         self.misses = 0
         self.not_before = 0.0
+        if was != "up":
+            self._say("target_up", "owed=%d", self.owed())
 
-    def _say(self, state: str, detail: str, value: object) -> None:
+    def _say(self, what: EventName, detail: str, value: object, error: str | None = None) -> None:
         """Tell a change of state; one that changes all the time is told once in a while, and its end if it was told."""
-        now = self._clock.now()
-        loud = self._loud if state == "up" else now - self._said.get(state, -_QUIET) >= _QUIET
+        loud = self._loud if what == "target_up" else self._is_due(what)
+        self._loud = what != "target_up" and (loud or self._loud)
         if loud:
-            self._said[state] = now
-        self._loud = state != "up" and (loud or self._loud)
-        _log.log(logging.WARNING if loud else logging.DEBUG, f"target_{state} exporter=%s {detail}", self.name, value)
+            line, owed = f"exporter=%s {detail}", self.owed()
+            self.events.tell(what, line, self.name, value, exporter=self.name, records=owed, error=error)
+        else:
+            _log.debug(f"{what} exporter=%s {detail}", self.name, value)
+
+    def _is_due(self, what: EventName) -> bool:
+        """Whether it was not told for a while; then it counts as told now."""
+        now = self._clock.now()
+        due = now - self._said.get(what, -_QUIET) >= _QUIET
+        if due:
+            self._said[what] = now
+        return due
+
+    def tell_dead(self, records: int, outcome: Outcome | None) -> None:
+        """Tell that records have become dead letters, once in a while."""
+        if self._is_due("records_dead"):
+            error = described(outcome.error) if isinstance(outcome, Refused) else None
+            line = "exporter=%s records=%d error=%s: they are dead letters"
+            self.events.tell(
+                "records_dead", line, self.name, records, error, exporter=self.name, records=records, error=error
+            )
 
     def _down(self, outcome: Again | Hold, took: float) -> None:
         state: Literal["down", "held"] = "held" if isinstance(outcome, Hold) else "down"
-        if self.state != state:
-            self._say(state, "error=%s", described(outcome.error))
-            self.state = state
+        was, self.state = self.state, state
         self.misses += 1
         self.last_error = outcome.error
         self._pace(took, (outcome.after or 0.0) if isinstance(outcome, Again) else 0.0)
+        if was != state:
+            error = described(outcome.error)
+            self._say("target_held" if state == "held" else "target_down", "error=%s", error, error)
 
     def _pace(self, took: float, asked: float = 0.0) -> None:
         """Leave the target alone for a while after an attempt in vain; at least for as long as it asked."""

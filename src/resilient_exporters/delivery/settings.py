@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from resilient_exporters.policies import Limits, Retry
+from resilient_exporters.status import Event
 
 __all__ = ["Settings"]
 
@@ -24,6 +25,7 @@ class Settings:
         sync: Whether what is kept is safe against a power cut when the call returns.
         retry: Pauses between attempts in the background.
         limits: How much is kept.
+        observers: Told of every event.
     """
 
     num_threads: int = 1
@@ -35,6 +37,7 @@ class Settings:
     sync: bool = False
     retry: Retry = field(default_factory=Retry)
     limits: Limits = field(default_factory=Limits)
+    observers: tuple[Callable[[Event], None], ...] = ()
 
     @property
     def background(self) -> bool:

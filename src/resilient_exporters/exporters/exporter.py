@@ -19,6 +19,9 @@ from resilient_exporters.policies import Safety
 from resilient_exporters.records import Batch, ExportResult, Record
 from resilient_exporters.status import PoolStatus
 
+if TYPE_CHECKING:
+    from resilient_exporters.exporters.deadletters import DeadLetters
+
 __all__ = ["MISSING", "Exporter", "checked_flag", "data_from"]
 
 MISSING: Any = object()
@@ -273,6 +276,13 @@ class Exporter:
     def status(self) -> PoolStatus:
         """How each exporter is doing and what is owed: one frozen value, cheap enough for many times a second."""
         return self._rex.status()
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The records that targets refused for good: to be listed, replayed, exported or dropped."""
+        from resilient_exporters.exporters.poolletters import PoolLetters
+
+        return PoolLetters(self._rex)
 
     # Life
 

@@ -104,6 +104,10 @@ class FileExporter(Exporter):
         """Let go of the file."""
         self._file.close()
 
+    def stop(self) -> None:
+        """Let go of the file until the next record: another program may move or take it."""
+        self._rex.disconnect()
+
     def _write(self, batch: Batch, lines: dict[int, bytes]) -> None:
         """Write as many whole records at a time as the file has room for, and move it aside in between."""
         indexes, parts = list(lines), list(lines.values())

@@ -55,24 +55,6 @@ class BackedSpool(MemorySpool):
             super().settle(lane, [slice.places[i] for i in backed], Fate.DEAD)
         return buried
 
-    def expire(self, now: float) -> dict[str, int]:
-        lost = super().expire(now)
-        if lost:
-            self._settle_gone(lost)
-        return lost
-
-    def drop_oldest(self, size: int) -> dict[str, int]:
-        lost = super().drop_oldest(size)
-        self._settle_gone(lost)
-        return lost
-
-    def _settle_gone(self, lanes: Iterable[str]) -> None:
-        """Settle in the file what lanes owe there, but not here any more."""
-        for lane in lanes:
-            owed = set(self._owed_places(lane))
-            gone = [place for i, place in enumerate(self.places) if i + 1 not in owed]
-            self.file.settle(lane, gone, Fate.DROPPED)
-
     def _owed_places(self, lane: str) -> Iterator[int]:
         found = self.read(lane, 0, 1000, 1 << 20)
         while found is not None and found.places[0] <= len(self.places):
@@ -85,7 +67,14 @@ class BackedSpool(MemorySpool):
         return sum(self.account(lane).records - sum(p <= held for p in self._owed_places(lane)) for lane in self.owing())
 
     def dead_letters(self) -> Iterable[DeadLetter]:
-        return chain(self.file.dead_letters(), super().dead_letters())
+        # Both count keys from 1: so those of the file become the even ones here.
+        behind = (letter._replace(key=2 * letter.key) for letter in self.file.dead_letters())
+        return chain(behind, (letter._replace(key=2 * letter.key + 1) for letter in super().dead_letters()))
+
+    def forget_dead(self, keys: Iterable[int]) -> None:
+        keys = list(keys)
+        self.file.forget_dead([key // 2 for key in keys if key % 2 == 0])
+        super().forget_dead([key // 2 for key in keys if key % 2])
 
     def sync(self) -> None:
         self.file.sync()
