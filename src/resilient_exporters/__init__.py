@@ -26,6 +26,7 @@ from resilient_exporters.exceptions import (
 from resilient_exporters.exporters import Exporter, ExporterPool
 from resilient_exporters.policies import Limits, Retry
 from resilient_exporters.records import Batch, ExportResult, Record, RecordId
+from resilient_exporters.status import Event
 
 if TYPE_CHECKING:
     from resilient_exporters.connectivity import has_internet_connection
@@ -41,6 +42,7 @@ __all__ = [
     "Batch",
     "CallableExporter",
     "DataTypeError",
+    "Event",
     "ExportError",
     "ExportResult",
     "Exporter",

@@ -106,6 +106,9 @@ class FakeTarget:
             raise
         self._take(data)
 
+    def probe(self) -> None:
+        """Nothing to ask."""
+
     def disconnect(self) -> None:
         self.disconnects += 1
 

@@ -300,3 +300,21 @@ def test_a_target_that_changes_its_mind_has_it_all() -> None:
     target = FakeTarget(lambda data: refuses(0)(data) if len(data) == 4 else None, atomic=True)
     assert Delivered() == tried(target, 4)
     assert [0, 1, 2, 3] == target.got
+
+
+def test_a_target_that_failed_is_asked_before_the_next_batch() -> None:
+    """`probe` is called when the last attempt failed, and what it raises spares the target the batch."""
+
+    class Probed(FakeTarget):
+        probes = 0
+
+        def probe(self) -> None:
+            self.probes += 1
+            raise TargetDown("not yet")
+
+    target = Probed()
+    assert isinstance(attempt(target, batch_of(1), {}, ManualClock()), Delivered)
+    outcome = attempt(target, batch_of(1, doubt=True), {}, ManualClock())
+    assert isinstance(outcome, Again)
+    assert outcome.down
+    assert 1 == target.probes

@@ -113,14 +113,16 @@ def attempt_record(target: Target, lane: str, record: Record) -> Outcome:
 
 def _call(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
     """Hand a batch to a target once."""
-    if not target.batches:
-        return attempt_record(target, batch.lane, batch.records[0])
 
-    def export() -> Outcome:
+    def call() -> Outcome:
+        if batch.doubt:
+            target.probe()
+        if not target.batches:
+            return _judge(target.send(batch.records[0]))
         target.export(batch, kwargs)
         return Delivered()
 
-    return _guarded(target, batch.lane, len(batch), export)
+    return _guarded(target, batch.lane, len(batch), call)
 
 
 def _guarded(target: Target, lane: str, count: int, call: Callable[[], Outcome]) -> Outcome:

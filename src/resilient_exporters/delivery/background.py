@@ -97,9 +97,13 @@ class Background:
         self.wake()
 
     def remove(self, name: str) -> None:
-        """Serve a lane no longer."""
+        """Serve a lane no longer; who waits for a pass of it, or for all to be delivered, waits no longer for it."""
         with self._lock:
-            self._seats.pop(name, None)
+            seat = self._seats.pop(name, None)
+            for _, done in seat.collecting if seat is not None else ():
+                done.set()
+        with self.progress:
+            self.progress.notify_all()
 
     def wake(self) -> None:
         """There may be something to do for idle lanes."""
@@ -115,7 +119,10 @@ class Background:
         """Have a lane make a pass at once; the event is set when it is over."""
         done = threading.Event()
         with self._lock:
-            seat = self._seats[name]
+            seat = self._seats.get(name)
+            if seat is None:  # it was removed
+                done.set()
+                return done
             seat.collecting.append((results, done))
             seat.forced = seat.again = True
             if not seat.running:
@@ -136,7 +143,7 @@ class Background:
             if lane.owed():
                 self.force(lane.name, [])
         with self.progress:
-            while any(lane.owed() or lane.changes & 1 for lane in lanes):
+            while any((lane.owed() or lane.changes & 1) and not lane.turns.retired for lane in lanes):
                 left = None if ends is None else ends - self._clock.now()
                 if left is not None and left <= 0:
                     return False
@@ -157,7 +164,7 @@ class Background:
     def _run(self, seat: _Seat, ticket: int) -> None:
         """One turn of a lane on a worker thread."""
         with self._lock:
-            if seat.ticket != ticket or seat.running or seat.lane.name not in self._seats:
+            if seat.ticket != ticket or seat.running or self._seats.get(seat.lane.name) is not seat:
                 return
             seat.running, seat.again = True, False
             collecting = seat.collecting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,10 +10,12 @@ from contextlib import suppress
 
 from resilient_exporters.delivery.background import Background
 from resilient_exporters.delivery.clock import Clock
+from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.foreground import Answers, Foreground, Shipment
 from resilient_exporters.delivery.keeper import Keep, Keeper
 from resilient_exporters.delivery.lane import Lane, Source
 from resilient_exporters.delivery.lots import Lots
+from resilient_exporters.delivery.orphans import Orphans
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
@@ -22,7 +23,7 @@ from resilient_exporters.delivery.reporting import orphan, status_of
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.shortways import ShortWay, at_once, in_background
 from resilient_exporters.delivery.target import Target
-from resilient_exporters.exceptions import PoolClosed, SpoolError
+from resilient_exporters.exceptions import PoolClosed, SpoolError, TimeoutError
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Payload, Slice, Spool
@@ -30,8 +31,6 @@ from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.status import PoolStatus
 
 __all__ = ["Engine"]
-
-_log = logging.getLogger("resilient_exporters")
 
 
 class Engine:
@@ -52,15 +51,16 @@ class Engine:
         self.clock = clock
         self.lanes: dict[str, Lane] = {}
         self.closed = False
-        self.keeper = Keeper(name, spool, settings.limits, clock, self._lanes_now)
+        self.events = Events(name, clock, settings.observers)
+        self.keeper = Keeper(name, spool, settings.limits, clock, self._lanes_now, self.events)
         self._foreground = Foreground(name, settings, self.keeper, clock, self._lanes_now)
         self._lots = Lots(settings, self.keeper, self._foreground, clock, self._lanes_now)
         self._background: Background | None = None
         self._starting = threading.RLock()
+        self._changing = threading.RLock()
+        self._orphans = Orphans(name, self.keeper, self._lanes_now, self._changing, self.events)
         self._receipts = Receipts()
         self._lying: dict[int, Counter[str]] = {}
-        self._orphans_named: set[str] = set()
-        self._orphans_looked_for = False
         self._born = Birth.now
         self._last: PoolStatus | None = None
 
@@ -85,9 +85,11 @@ class Engine:
         sources = [*brought, Source(self.keeper.once, name, once=True), Source(self.spool, name)]
         lane = Lane(name, target, sources, self.clock, self.settings.retry)
         lane.on_settled = self._settled
+        lane.events = self.events
         lane.dead = sum(self.lying(source.spool).pop(source.lane, 0) for source in sources)
-        self.lanes = {**self.lanes, name: lane}
-        self._orphans_looked_for = False
+        with self._changing:
+            self.lanes = {**self.lanes, name: lane}
+        self._orphans.look_again()
         if self._background is not None:
             self._background.add(lane)
 
@@ -100,22 +102,70 @@ class Engine:
                 found.update(letter.lane for letter in spool.dead_letters())
         return found
 
+    def remove(self, names: Sequence[str], *, waits: bool) -> None:
+        """Serve some exporters no longer; what they are owed stays in the spool, as orphans.
+
+        Args:
+            names: Their lanes.
+            waits: Whether to wait for calls that run, each for as long as the exporter's timeout.
+
+        Raises:
+            TimeoutError: A call goes on; nothing has changed.
+            SpoolError: There is no room for what an exporter had brought along and still owes; it stays.
+        """
+        self.check_open()
+        lanes = [self.lanes[name] for name in names]
+        retired: list[Lane] = []
+        try:
+            for lane in lanes:
+                if not lane.turns.drive(lane.turns.retire, lane.target.timeout if waits else 0.0):
+                    raise TimeoutError(f"{lane.name} is at work and stays in the pool: remove it again when it is not")
+                retired.append(lane)
+                self._take_over(lane)
+        except BaseException:
+            for lane in retired:
+                lane.turns.serve_again()
+            raise
+        with self._changing:
+            self.lanes = {name: lane for name, lane in self.lanes.items() if lane not in lanes}
+        for lane in lanes:
+            self.lying(self.spool)[lane.name] += lane.dead
+            if self._background is not None:
+                self._background.remove(lane.name)
+        self._orphans.look_again()
+
+    def _take_over(self, lane: Lane) -> None:
+        """Leave what a lane owes in the pool's own spool only: what it brought along is carried there."""
+        for source in [source for source in lane.sources if source.spool is not self.spool]:
+            while self.keeper.carry(source.spool, source.lane, None if source.once else lane.name, anew=False):
+                pass
+        lane.let_go()
+
     def orphans(self) -> list[str]:
         """Lanes that owe records and that nobody serves."""
-        return [name for name in self.spool.owing() if name not in self.lanes]
+        return self._orphans.names()
 
-    def _name_orphans(self) -> None:
-        """Say once which records belong to exporters that are not here."""
-        if self._orphans_looked_for:
-            return
-        self._orphans_looked_for = True
-        for name in self.orphans():
-            if name not in self._orphans_named:
-                self._orphans_named.add(name)
-                owed = self.spool.account(name).records
-                _log.warning(
-                    "orphans pool=%s exporter=%s owed=%d: they wait for an exporter of that name", self.name, name, owed
-                )
+    def adopt(self, orphan: str, lane: str) -> int:
+        """Give what is owed to an absent exporter to a present one; how many records. See `Orphans.adopt`."""
+        self.check_open()
+        adopted = self._orphans.adopt(orphan, lane)
+        self._wake()
+        return adopted
+
+    def drop(self, orphan: str) -> int:
+        """Drop what is owed to an absent exporter; how many records. See `Orphans.drop`."""
+        self.check_open()
+        return self._orphans.drop(orphan)
+
+    def _look_around(self) -> None:
+        """Tell what has not been told: of orphans, and of damage."""
+        self._orphans.tell()
+        self.keeper.look_for_damage()
+
+    def _count_dropped(self, name: str) -> None:
+        lane = self.lanes.get(name)
+        if lane is not None:  # else it was removed meanwhile, and its account with it
+            lane.dropped += 1
 
     # Taking in
 
@@ -126,14 +176,15 @@ class Engine:
             SpoolError: The record was neither taken nor kept by anybody.
         """
         self.check_open()
-        self._name_orphans()
+        self._look_around()
         if self.settings.background:
             self._accept(shipments, how)
             return None
         answers = Answers()
         if reentrant:
             for name in [name for shipment in shipments for name in shipment.lanes]:
-                answers.failed(self.lanes[name], self.lanes[name].queued())
+                lane = self.lanes.get(name)
+                answers.failed(lane, lane.queued()) if lane is not None else answers.absent(name)
             self._keep_failed(shipments, answers, how)
         else:
             self._deliver(shipments, answers, how)
@@ -196,14 +247,14 @@ class Engine:
             raise trouble
         for name, result in results.items():
             if result.error is trouble:
-                self.lanes[name].dropped += 1
+                self._count_dropped(name)
 
     def _keep_for(self, parcel: Parcel, owing: list[ExportResult], how: Keep) -> SpoolError | None:
         """Keep a record for the lanes of these results; why it could not be."""
         lanes = frozenset(str(result.exporter) for result in owing)
         if not self.settings.saves:
             for name in lanes:
-                self.lanes[name].dropped += 1
+                self._count_dropped(name)
             return None
         try:
             kept = self.keeper.keep(parcel, lanes, how)
@@ -270,7 +321,7 @@ class Engine:
             SpoolError: A lot was neither taken nor kept by anybody; the lots before it are as told by the spool.
         """
         self.check_open()
-        self._name_orphans()
+        self._look_around()
         totals = {name: ExportResult(0, True, exporter=name) for name in self.lanes}
         for lot in lots:
             if self.settings.background:
@@ -310,7 +361,7 @@ class Engine:
     def send_unsent(self, names: Iterable[str]) -> list[ExportResult]:
         """Make a pass over what each of these lanes owes, at once; one result per record attempted."""
         self.check_open()
-        lanes = [self.lanes[name] for name in names]
+        lanes = [lane for lane in map(self.lanes.get, names) if lane is not None]
         if self.settings.background:
             return self.background().passes(lanes)
         results: list[ExportResult] = []

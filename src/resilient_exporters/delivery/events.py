@@ -14,7 +14,7 @@ __all__ = ["Events", "Observer"]
 
 _log = logging.getLogger("resilient_exporters")
 
-Observer = Callable[[Event], None]
+Observer = Callable[[Event], object]
 
 
 class Events:

@@ -15,7 +15,7 @@ from resilient_exporters.delivery.reentry import at_work
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.delivery.turns import Waiting
 from resilient_exporters.delivery.workers import Workers
-from resilient_exporters.exceptions import SpoolError, TimeoutError
+from resilient_exporters.exceptions import Queued, SpoolError, TimeoutError
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.interface import Spool
 
@@ -59,6 +59,11 @@ class Answers:
     def failed(self, lane: Lane, error: BaseException | None) -> None:
         """The lane does not have the record."""
         self.results[lane.name] = ExportResult(None, False, error=error, exporter=lane.name)
+
+    def absent(self, name: str) -> None:
+        """The lane's exporter was removed while the record was on its way to it: kept, the record waits for it."""
+        error = Queued(0, f"{name} was removed from the pool while the record was on its way")
+        self.results[name] = ExportResult(None, False, error=error, exporter=name)
 
 
 class _Run:
@@ -128,7 +133,11 @@ class Foreground:
         """
         deadline = self._clock.now() + self._settings.budget
         lanes = self._lanes()
-        jobs = [(lanes[n], shipment) for shipment in shipments for n in shipment.lanes if n not in answers.results]
+        wanted = [(n, shipment) for shipment in shipments for n in shipment.lanes if n not in answers.results]
+        jobs = [(lanes[n], shipment) for n, shipment in wanted if n in lanes]
+        for n, _ in wanted:
+            if n not in lanes:
+                answers.absent(n)
         try:
             if self._settings.num_threads > 1 and len(jobs) > 1:
                 self._side_by_side(jobs, deadline, answers)
@@ -290,7 +299,7 @@ class Foreground:
         deadline = self._clock.now() + self._settings.budget
         lanes = self._lanes()
         errors: dict[str, BaseException | None] = {}
-        for lane in [lanes[name] for name in names]:
+        for lane in [lanes[name] for name in names if name in lanes]:
             errors[lane.name] = lane.queued()
             lane.turns.drive(functools.partial(self._visit, lane, spool, deadline, errors), lane.target.timeout)
         return errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from resilient_exporters.spool.memory import MemorySpool
 
 __all__ = ["Keep", "Keeper"]
 
+_READ = 1000
+"""Records that change hands at a time."""
+_SIZE = 1 << 20
+"""Bytes that change hands at a time."""
 _FRAME = 256
 """Bytes that a record may cost beside its payload, generously: to make room for it."""
 _BLOCKED_LOOKS = 0.02
@@ -185,9 +190,9 @@ class Keeper:
         """Count what a full spool has cost, and tell the first of it."""
         self._count_dropped(lost)
         for lane, records in lost.items() if begins else ():
-            line = "pool=%s exporter=%s records=%d: there may be more of them, the status counts them all"
+            line, why = "pool=%s exporter=%s records=%d: there may be more, the status counts them", described(error)
             self._events.tell(
-                "records_dropped", line, self.name, lane, records, exporter=lane, records=records, error=described(error)
+                "records_dropped", line, self.name, lane, records, exporter=lane, records=records, error=why
             )
 
     def _count_dropped(self, lost: dict[str, int]) -> None:
@@ -205,6 +210,8 @@ class Keeper:
             lost = self.spool.expire(self._clock.time())
             self._count_dropped(lost)
             for lane, records in lost.items():
+                if not records:
+                    continue
                 line = "pool=%s exporter=%s records=%d"
                 self._events.tell("records_expired", line, self.name, lane, records, exporter=lane, records=records)
 
@@ -262,6 +269,49 @@ class Keeper:
                 )
                 for lane in lanes:
                     spool.settle(lane, part.places[start:end], Fate.DELIVERED)
+
+    def carry(self, spool: Spool | None, owed_as: str, lane: str | None, *, anew: bool = True) -> int:
+        """Keep for one lane some of what a spool owes to another name, and settle it there, as dropped; how many.
+
+        Every record is kept, safely when that is asked of the spool, before it is settled: a crash in between doubles.
+
+        Args:
+            spool: Where it waits; None = the pool's own spool.
+            owed_as: The name it waits under.
+            lane: Who gets it; None = nobody.
+            anew: Whether as new records, with ids of their own.
+
+        Raises:
+            SpoolError: There is no room for all of it; what was kept is kept, and all stays owed where it was.
+            DataTypeError: Something kept in memory cannot be written to a file.
+        """
+        with self._gate:
+            source = spool or self.spool
+            part = source.read(owed_as, 0, _READ, _SIZE)
+            if part is None:
+                return 0
+            if lane is not None:
+                self._append_slice(part, frozenset((lane,)), anew)
+                self.spool.sync()
+            return source.settle(owed_as, part.places, Fate.DROPPED)
+
+    def _append_slice(self, part: Slice, lanes: frozenset[str], anew: bool) -> None:
+        """Append the records of a slice, each with its own time; needs the gate."""
+        check = self._check_for(self.spool)
+        for payload in part.payloads:
+            check(payload)
+        for start, end in _numbered(part):
+            for at, many in _of_one_time(part.times, start, end):
+                self.spool.append(
+                    part.payloads[at : at + many],
+                    lanes,
+                    time=part.times[at],
+                    first=None if anew else part.numbers[at],
+                    run=None if anew or part.run == self.spool.run else part.run,
+                    options=part.options,
+                    flags=part.flags,
+                    expires=part.expires,
+                )
 
     def bring(self, spool: Spool, renamed: Callable[[str], str]) -> bool:
         """Take over what a memory spool owes; False when it, or the rest of it, must be read in place."""
@@ -376,6 +426,13 @@ def _numbered(part: Slice) -> Iterator[tuple[int, int]]:
         if i == len(part) or part.numbers[i] != part.numbers[i - 1] + 1:
             yield start, i
             start = i
+
+
+def _of_one_time(times: list[float], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The ranges (first, how many) between two indexes whose times are the same."""
+    for _, same in itertools.groupby(range(start, end), key=times.__getitem__):
+        indexes = list(same)
+        yield indexes[0], len(indexes)
 
 
 def _copy_letters(old: Spool, new: Spool) -> None:

@@ -283,6 +283,12 @@ class Lane:
     def _size(self) -> int:
         return self._limit if self.target.batches else 1
 
+    def let_go(self) -> None:
+        """Let go of empty spools that were brought along; for the driver."""
+        with self.mutex:
+            for source in [source for source in self.sources if source.brought]:
+                self._drained(source)
+
     def _drained(self, source: Source) -> None:
         """A source brought along is empty: let go of it when no other lane is owed anything there."""
         self.sources = [other for other in self.sources if other is not source]

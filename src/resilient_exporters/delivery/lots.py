@@ -67,7 +67,7 @@ class Lots:
         for name in lot.lanes:
             missing = left[name] + dead[name]
             error = trouble or errors.get(name) or (Queued(0) if missing else None)
-            total = totals[name]
+            total = totals.get(name) or ExportResult(0, True, exporter=name)
             totals[name] = ExportResult(
                 total.returned + len(lot.payloads) - missing,
                 total.successful and not missing,
@@ -99,7 +99,9 @@ class Lots:
         """What is still there was neither taken nor kept."""
         lanes = self._lanes()
         for letter in waiting.dead_letters():
-            lanes[letter.lane].dead -= 1
-            lanes[letter.lane].dropped += 1
+            if letter.lane in lanes:
+                lanes[letter.lane].dead -= 1
+                lanes[letter.lane].dropped += 1
         for name in waiting.owing():
-            lanes[name].dropped += waiting.account(name).records
+            if name in lanes:
+                lanes[name].dropped += waiting.account(name).records

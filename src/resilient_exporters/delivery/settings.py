@@ -37,7 +37,7 @@ class Settings:
     sync: bool = False
     retry: Retry = field(default_factory=Retry)
     limits: Limits = field(default_factory=Limits)
-    observers: tuple[Callable[[Event], None], ...] = ()
+    observers: tuple[Callable[[Event], object], ...] = ()
 
     @property
     def background(self) -> bool:

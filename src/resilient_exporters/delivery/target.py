@@ -49,5 +49,8 @@ class Target(Protocol):
     def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
         """Hand over a batch."""
 
+    def probe(self) -> None:
+        """Ask whether the target is there, after a failure, before the next batch."""
+
     def disconnect(self) -> None:
         """Drop a connection that may be broken."""

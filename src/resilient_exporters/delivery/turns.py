@@ -51,6 +51,8 @@ class Turns:
         self._lock = threading.Lock()
         self._door = threading.Lock()
         self._queue: deque[Waiting] = deque()
+        self.retired = False
+        """Whether nobody is to drive any more. Set by the driver: who waits for a turn then is told so."""
 
     def drive(self, job: Callable[[], None], timeout: float, waiting: Waiting | None = None) -> bool:
         """Do a job as the lane's driver, behind those who came before.
@@ -62,7 +64,7 @@ class Turns:
 
         Returns:
             Whether the job was done. False: `waiting.outcome` tells what came of it, or is None when the time is
-            over, or when this thread is inside an exporter already.
+            over, when this thread is inside an exporter already, or when the lane is retired.
         """
         if inside.exporter is not None:
             return False
@@ -72,10 +74,20 @@ class Turns:
                 return False
         try:
             with self._lock:
-                job()
+                serves = not self.retired
+                if serves:
+                    job()
         finally:
             self._call_next()
-        return True
+        return serves
+
+    def retire(self) -> None:
+        """As the driver: let nobody drive any more."""
+        self.retired = True
+
+    def serve_again(self) -> None:
+        """Take turns again after all."""
+        self.retired = False
 
     def at_once(self, job: Callable[[Parcel], _T], parcel: Parcel) -> _T | None:
         """Do a job now, or not at all when somebody drives."""
@@ -83,7 +95,7 @@ class Turns:
             return None
         try:
             with self._lock:
-                return job(parcel)
+                return None if self.retired else job(parcel)
         finally:
             if self._queue:
                 self._call_next()

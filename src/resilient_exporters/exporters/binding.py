@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.exporters.signature import Keywords
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from resilient_exporters.exporters.exporter import Exporter
 
 __all__ = ["Binding", "takes_batches"]
+
+_T = TypeVar("_T")
+_W = TypeVar("_W")
 
 
 class Binding:
@@ -54,6 +57,23 @@ class Binding:
         return self._transformer().transform(data)
 
     def send(self, record: Record) -> ExportResult:
+        return self._inside(self._send_one, record, record)
+
+    def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
+        self._inside(lambda exporter, batch: exporter.export(batch, **kwargs), None, batch)
+
+    def probe(self) -> None:
+        self._inside(lambda exporter, _: exporter.probe(), None, None)
+
+    def _send_one(self, exporter: Exporter, record: Record) -> ExportResult:
+        override = exporter.__dict__.get("send")
+        if override is not None:
+            result: ExportResult = override(record.data, **record.kwargs)
+            return result
+        return self._send(exporter, record.data, **record.kwargs)
+
+    def _inside(self, call: Callable[[Exporter, _W], _T], record: Record | None, what: _W) -> _T:
+        """Make a call with the thread marked as being inside the exporter, which is connected first."""
         exporter = self._exporter()
         before, calls = (inside.exporter, inside.record), inside.calls
         try:
@@ -61,23 +81,7 @@ class Binding:
             core = exporter._rex
             if not core.connected:
                 core.connect()
-            override = exporter.__dict__.get("send")
-            if override is not None:
-                result: ExportResult = override(record.data, **record.kwargs)
-                return result
-            return self._send(exporter, record.data, **record.kwargs)
-        finally:
-            (inside.exporter, inside.record), inside.calls = before, calls
-
-    def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
-        exporter = self._exporter()
-        before, calls = (inside.exporter, inside.record), inside.calls
-        try:
-            inside.exporter, inside.record, inside.calls = exporter, None, calls + 1
-            core = exporter._rex
-            if not core.connected:
-                core.connect()
-            exporter.export(batch, **kwargs)
+            return call(exporter, what)
         finally:
             (inside.exporter, inside.record), inside.calls = before, calls
 

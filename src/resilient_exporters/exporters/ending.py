@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import time
 import warnings
 import weakref
@@ -12,8 +11,6 @@ from typing import Any
 from resilient_exporters.delivery.engine import Engine
 
 __all__ = ["end", "watch"]
-
-_log = logging.getLogger("resilient_exporters")
 
 _EXIT_TIMEOUT = 5.0
 """Seconds that the end of the interpreter waits for background pools."""
@@ -35,7 +32,8 @@ def end(engine: Engine, timeout: float, *, dropped: bool) -> None:
         return
     left = engine.close(timeout)
     if left:
-        _log.warning("closed_owing pool=%s records=%d: they were kept in memory only and are lost", engine.name, left)
+        line = "pool=%s records=%d: they were kept in memory only and are lost"
+        engine.events.tell("closed_owing", line, engine.name, left, records=left)
         if dropped:
             text = f"{engine.name} was dropped without close() while it owed {left} records in memory"
             warnings.warn(text, ResourceWarning, stacklevel=2)

@@ -120,7 +120,10 @@ class Exporter:
         """Connect. Called before the first export, and again after a `close`. May raise what `export` may."""
 
     def probe(self) -> None:
-        """Ask cheaply whether the target is there; raise what `export` may when it is not."""
+        """Ask cheaply whether the target is there, and raise what `export` may when it is not.
+
+        Called after a failure, before the next batch: it can spare a target that is down the batch.
+        """
 
     def target_name(self) -> str:
         """The name of an unnamed exporter: made from its target, without secrets, the same at each run."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
+from resilient_exporters.delivery.reentry import at_work, inside
 from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.exporters.core import Core
 from resilient_exporters.exporters.exporter import MISSING, Exporter, checked_flag, configure, data_from
 from resilient_exporters.exporters.poolcore import PoolCore
 from resilient_exporters.policies import Limits, Retry, Safety
 from resilient_exporters.records import ExportResult
+from resilient_exporters.status import Event
 
 __all__ = ["ExporterPool"]
 
@@ -37,6 +39,10 @@ class ExporterPool(Exporter):
         connectivity: Asked, at most once a second, before anything kept is sent; while it says False, that waits.
             `resilient_exporters.has_internet_connection` can be given here.
         reexport_time: Seconds that a `send` in the caller's thread may spend on what is kept.
+        observers: Functions that get an `Event` for everything that the log warns of: a target is down or up again,
+            records are lost. Each is called in the thread that met it, while that target waits, and must be quick;
+            what it sends, into whatever pool, is kept and goes out later; what it raises is logged once. An observer
+            that refers to the pool keeps it alive until `close`. Those of a pool inside another pool are not called.
 
     Raises:
         InvalidConfigError: An argument is wrong.
@@ -62,6 +68,7 @@ class ExporterPool(Exporter):
         retry: Retry | None = None,
         connectivity: Callable[[], bool] | None = None,
         reexport_time: float = 1.0,
+        observers: Iterable[Callable[[Event], object]] = (),
     ) -> None:
         core = self._rex
         settings = core.settings
@@ -72,6 +79,7 @@ class ExporterPool(Exporter):
         settings.retry = _checked("retry", retry or Retry(), isinstance(retry, Retry | None))
         settings.connectivity = _checked("connectivity", connectivity, connectivity is None or callable(connectivity))
         settings.budget = _checked("reexport_time", reexport_time, isinstance(reexport_time, int | float))
+        settings.observers = _checked_observers(observers)
         configure(core, transform, use_memory, manual_reexport, tmp_file, save_unsent_data, name)
         self._pool.add(self._pool.checked(exporters, Exporter))
 
@@ -125,6 +133,68 @@ class ExporterPool(Exporter):
         """
         self._pool.add(self._pool.checked([exporter], Exporter))
 
+    def remove_exporter(self, name: str) -> Exporter:
+        """Take an exporter, or a pool inside this one, out of it: it is free again, its connection stays as it is.
+
+        What it is owed stays with the pool, is listed in `status().orphans`, counts in `has_unsent_data()`, and goes
+        out when an exporter of that name is added. So does a record that was on its way to it meanwhile.
+
+        Args:
+            name: Its name, as in `exporters`.
+
+        Returns:
+            The exporter.
+
+        Raises:
+            InvalidConfigError: No exporter here has that name.
+            TimeoutError: A call into it has not ended within its `timeout`; it stays in the pool. From inside an
+                exporter, a transform or an observer there is no waiting.
+            SpoolError: There is no room for what it had kept before it joined; it stays in the pool.
+            PoolClosed: After `close`, or in a forked child.
+        """
+        return self._pool.remove(name, waits=not inside.calls)
+
+    def adopt_orphan(self, name: str, exporter_name: str) -> int:
+        """Give what is owed to an exporter that is not in the pool any more to one that is.
+
+        The records are kept anew, with new ids, behind what that exporter is owed already, and keep their time: a
+        target that keeps accounts of ids, to take each record once, would otherwise take them for others, or for
+        records that it has. When the call returns they are safe against a power cut, if what is kept is in a file.
+        A crash during the call may leave some of them owed to both names: then they are delivered twice once the
+        orphan is adopted, too.
+
+        Args:
+            name: Name of the absent exporter, as in `status().orphans`.
+            exporter_name: Name of the present one, as in `status().exporters`.
+
+        Returns:
+            How many records it was.
+
+        Raises:
+            InvalidConfigError: Nothing is owed to `name`, or it is present; or no exporter is named `exporter_name`;
+                or this pool is inside another one, which is to be asked then.
+            SpoolError: There is no room for all of them; the others stay owed to `name`.
+            PoolClosed: After `close`, or in a forked child.
+        """
+        engine = self._pool.outermost()
+        return at_work(lambda: engine.adopt(name, exporter_name))
+
+    def drop_orphan(self, name: str) -> int:
+        """Drop what is owed to an exporter that is not in the pool any more.
+
+        Args:
+            name: Its name, as in `status().orphans`.
+
+        Returns:
+            How many records it was.
+
+        Raises:
+            InvalidConfigError: Nothing is owed to that name, or it is present, or this pool is inside another one.
+            PoolClosed: After `close`, or in a forked child.
+        """
+        engine = self._pool.outermost()
+        return at_work(lambda: engine.drop(name))
+
     def send(  # type: ignore[override]  # a pool has one result per exporter
         self, data: Any = MISSING, /, **kwargs: Any
     ) -> list[ExportResult]:
@@ -168,6 +238,16 @@ def _checked(what: str, value: Any, good: bool) -> Any:
     if not good:
         raise InvalidConfigError(f"{what} cannot be {value!r}")
     return value
+
+
+def _checked_observers(observers: object) -> tuple[Callable[[Event], object], ...]:
+    if not isinstance(observers, Iterable):
+        raise InvalidConfigError(f"observers is a list of functions, not {observers!r}")
+    found = tuple(observers)
+    for observer in found:
+        if not callable(observer):
+            raise InvalidConfigError(f"an observer is a function, not {observer!r}")
+    return found
 
 
 def _checked_threads(number: object) -> int:

@@ -97,6 +97,26 @@ class PoolCore(Core):
         root.changed()
         engine.start()
 
+    def remove(self, name: str, *, waits: bool) -> Exporter:
+        """Let an exporter, or a pool with all of its exporters, go; it is free again."""
+        root, prefix = self._root()
+        engine = root.engine()
+        member = self.members.get(name)
+        if member is None:
+            has = ", ".join(self.members) or "none"
+            raise InvalidConfigError(f"{self.name} has no exporter named {name!r}; it has {has}")
+        engine.remove([lane for lane, _ in member._rex.leaves(f"{prefix}{name}")], waits=waits)
+        self.members = {other: kept for other, kept in self.members.items() if kept is not member}
+        member._rex.leave()
+        root.changed()
+        return member
+
+    def outermost(self) -> Engine:
+        """The engine, of a pool that is in no other: what is owed to absent exporters is that pool's business."""
+        if self.pool is not None:
+            raise InvalidConfigError(f"{self.name} is in the pool {self.pool.name}: ask the outermost pool for orphans")
+        return self.engine()
+
     def _serve(self, engine: Engine, path: str, member: Exporter, brought: list[Source]) -> None:
         """Add lanes for an exporter, or for all exporters of a pool, that has joined."""
         below = isinstance(member._rex, PoolCore)

@@ -6,12 +6,12 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from .cursor import Places
-from .frame import VERSION, read_preamble
-from .looking import READING, Look, Reading, SegmentFile, SideFile
-from .report import Audit, FileKind, FileReport, Finding, LaneReport, Severity, Stretch
-from .scan import Gap
-from .segment import Entry, Segment
+from resilient_exporters.spool.cursor import Places
+from resilient_exporters.spool.frame import VERSION, read_preamble
+from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile, SideFile
+from resilient_exporters.spool.report import Audit, FileKind, FileReport, Finding, LaneReport, Severity, Stretch
+from resilient_exporters.spool.scan import Gap
+from resilient_exporters.spool.segment import Entry, Segment
 
 __all__ = [
     "Audit",

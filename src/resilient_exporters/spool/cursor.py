@@ -79,26 +79,28 @@ class Places:
         # The ranges [low, high) overlap or touch the new one and become part of it.
         low = bisect_left(self._lasts, first - 1)
         high = bisect_right(self._firsts, last + 1)
-        if low == high:
-            self._firsts.insert(low, first)
-            self._lasts.insert(low, last)
-            return last - first + 1
-        new = last - first + 1 - self._overlap(low, high, first, last)
-        self._firsts[low:high] = [min(first, self._firsts[low])]
-        self._lasts[low:high] = [max(last, self._lasts[high - 1])]
+        new = last - first + 1
+        if low < high:
+            new -= self._overlap(low, high, first, last)
+            first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
+        # No call below: a signal handler that raises finds both lists changed or neither.
+        self._firsts[low:high] = [first]
+        self._lasts[low:high] = [last]
         return new
 
     def cut(self, place: int) -> None:
         """Take this place and all above it out."""
         self.floor = min(self.floor, place - 1)
         high = bisect_left(self._firsts, place)
+        top = min(self._lasts[high - 1], place - 1) if high else 0
         del self._firsts[high:], self._lasts[high:]
-        if self._lasts:
-            self._lasts[-1] = min(self._lasts[-1], place - 1)
+        if high:
+            self._lasts[-1] = top
 
     def _raise_floor(self, last: int) -> int:
         high = bisect_right(self._firsts, last + 1)
         new = last - self.floor - self._overlap(0, high, self.floor + 1, last)
+        # No call below, as in `add`.
         self.floor = max(last, self._lasts[high - 1]) if high else last
         del self._firsts[:high], self._lasts[:high]
         return new

@@ -11,11 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Protocol
 
-from .files import Files
-from .frame import FRAME, HEADER_SIZE, RUN_SIZE, Context, FileKind, Kind, pack, preamble, unpack_json
-from .interface import DeadLetter
-from .scan import Found, scan
-from .segment import read_all, write_all
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import (
+    FRAME,
+    HEADER_SIZE,
+    RUN_SIZE,
+    Context,
+    FileKind,
+    Kind,
+    pack,
+    preamble,
+    unpack_json,
+)
+from resilient_exporters.spool.interface import DeadLetter
+from resilient_exporters.spool.scan import Found, scan
+from resilient_exporters.spool.segment import read_all, write_all
 
 __all__ = [
     "FORGOTTEN",

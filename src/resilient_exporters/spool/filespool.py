@@ -7,16 +7,16 @@ import logging
 import os
 from pathlib import Path
 
-from ..exceptions import InvalidConfigError, SpoolError, SpoolInUse
-from .dead import DeadLetters
-from .files import OS, Files, Unlockable
-from .ledger import Lane, Ledger
-from .log import Log, Placing, translated
-from .logspool import LogSpool, Parts
-from .recovery import Recovery, set_aside
-from .room import Room
-from .segment import Segment, read_all, write_all
-from .state import State
+from resilient_exporters.exceptions import InvalidConfigError, SpoolError, SpoolInUse
+from resilient_exporters.spool.dead import DeadLetters
+from resilient_exporters.spool.files import OS, Files, Unlockable
+from resilient_exporters.spool.ledger import Lane, Ledger
+from resilient_exporters.spool.log import Log, Placing, translated
+from resilient_exporters.spool.logspool import LogSpool, Parts
+from resilient_exporters.spool.recovery import Recovery, set_aside
+from resilient_exporters.spool.room import Room
+from resilient_exporters.spool.segment import Segment, read_all, write_all
+from resilient_exporters.spool.state import State
 
 __all__ = ["FileSpool"]
 

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from .cursor import Places, runs
-from .frame import FLAG_SHIFT, KIND_SHIFT, MAX_FLAGS, OPTIONS, RECORD_SIZE, Context, Kind
-from .interface import Slice
-from .log import Log
-from .scan import Scan
-from .segment import Damaged, Entry, Segment, Tally, Window
+from resilient_exporters.spool.cursor import Places, runs
+from resilient_exporters.spool.frame import FLAG_SHIFT, KIND_SHIFT, MAX_FLAGS, OPTIONS, RECORD_SIZE, Context, Kind
+from resilient_exporters.spool.interface import Slice
+from resilient_exporters.spool.log import Log
+from resilient_exporters.spool.scan import Scan
+from resilient_exporters.spool.segment import Damaged, Entry, Segment, Tally, Window
 
 __all__ = ["Lane", "Ledger"]
 

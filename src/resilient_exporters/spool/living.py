@@ -63,8 +63,8 @@ class LivingSpool:
 
     Locks, in the order in which they are taken: the syncer's, `_gate` (appending), `_books` (reading and settling).
     The holder of the books only ever tries the gate, and the holder of the gate the syncer's.
-    An exception may be thrown in from outside (Ctrl-C) at any call. So locks are taken by `with` or `if_free`, flags are
-    set right before a `try`, and what was cut short makes the spool suspect: the next call reads the truth from the files.
+    An exception may be thrown in from outside (Ctrl-C) at any call. So locks are taken by `with` or `if_free`, flags
+    are set right before a `try`, and what was cut short makes the spool suspect: the next call reads the files anew.
 
     Args:
         files: The operating system.
@@ -183,7 +183,7 @@ class LivingSpool:
                 self._reading = 0
         if self._later:
             # From a signal handler that ran behind the last look.
-            self._using(bool, False)
+            self._using(lambda _: None, None)
         if self._waiting:
             with self._gate:
                 self._drain()
@@ -213,6 +213,8 @@ class LivingSpool:
         if self._parts is not None:
             self._syncer.try_again(self._parts.log)
         with self._gate, self._books:
+            if self._waiting and not self._busy:
+                self._drain()
             self._closed = True
             parts, self._parts = self._parts, None
             if parts is not None:

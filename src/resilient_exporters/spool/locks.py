@@ -17,7 +17,7 @@ def if_free(lock: threading.RLock, work: Callable[[], T], otherwise: T) -> T:
     try:
         # One step of a loop takes the lock and notes it: a signal handler that raises (Ctrl-C) runs between calls, and
         # would find a lock that is taken and not noted behind a plain `got = lock.acquire(...)`.
-        for got in map(lock.acquire, (False,)):
+        for got in map(lock.acquire, (False,)):  # noqa: B007 - it is used behind the loop
             pass
         return work() if got else otherwise
     finally:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
-from ..exceptions import SpoolError, SpoolFull
-from .files import Files
-from .frame import (
+from resilient_exporters.exceptions import SpoolError, SpoolFull
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import (
     CRC,
     FLAG_SHIFT,
     HEAD,
@@ -31,7 +31,7 @@ from .frame import (
     pack_many,
     preamble,
 )
-from .segment import FAR, NEAR, Segment, Tally, write_all
+from resilient_exporters.spool.segment import FAR, NEAR, Segment, Tally, read_all, write_all
 
 __all__ = ["Log", "Numbers", "Placing", "translated"]
 
@@ -107,6 +107,23 @@ class Placing:
         self.files.rename(segment.path, path)
         segment.path = path
         self.reuse = False
+
+    def write_again(self, segment: Segment, handle: int) -> int:
+        """Write a segment to a new file that takes its place, because a sync failed; that file, safe."""
+        path = f"{segment.path}.copy"
+        with contextlib.suppress(FileNotFoundError):
+            self.files.unlink(path)
+        new = self.files.open(path, create=True)
+        try:
+            write_all(self.files, new, read_all(self.files, handle, segment.end), 0)
+            if segment.sealed:
+                write_all(self.files, new, segment.footer(), segment.end)
+            self.files.sync(new)
+            self.files.rename(path, segment.path)
+        except BaseException:
+            self.files.close(new)
+            raise
+        return new
 
     def sync_names(self) -> None:
         """Make the names of new and moved files safe."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from ..exceptions import InvalidConfigError
-from .cursor import Places
-from .dead import FORGOTTEN, LETTER, unpack_forgotten, unpack_letter
-from .files import Files
-from .frame import (
+from resilient_exporters.exceptions import InvalidConfigError
+from resilient_exporters.spool.cursor import Places
+from resilient_exporters.spool.dead import FORGOTTEN, LETTER, unpack_forgotten, unpack_letter
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import (
     FLAG_SHIFT,
     FRAME,
     HEADER_SIZE,
@@ -27,12 +27,12 @@ from .frame import (
     read_preamble,
     unpack_records,
 )
-from .interface import DeadLetter
-from .log import translated
-from .recovery import judge
-from .scan import Gap, Scan, scan
-from .segment import Entry, Segment, read_all
-from .state import load_states
+from resilient_exporters.spool.interface import DeadLetter
+from resilient_exporters.spool.log import translated
+from resilient_exporters.spool.recovery import judge
+from resilient_exporters.spool.scan import Gap, Scan, scan
+from resilient_exporters.spool.segment import Entry, Segment, read_all
+from resilient_exporters.spool.state import load_states
 
 __all__ = ["READING", "Look", "Reading", "SegmentFile", "SideFile"]
 
@@ -54,9 +54,9 @@ class Reading(Files):
         flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         return os.open(path, flags)
 
-    def identity(self, path: str) -> tuple[int, int]:
-        """What stays the same when the file is renamed."""
-        status = os.stat(path)
+    def identity(self, file: str | int) -> tuple[int, int]:
+        """What stays the same when the file, given by path or handle, is renamed."""
+        status = os.stat(file)
         return status.st_dev, status.st_ino
 
 
@@ -206,7 +206,7 @@ class Look:
             return None
         try:
             if suffix == "":
-                self._live_identity = self.files.identity(path)
+                self._live_identity = self.files.identity(handle)
             size = self.files.size(handle)
             return read_all(self.files, handle, size if limit is None else min(size, limit))
         finally:

@@ -7,13 +7,13 @@ import logging
 import re
 from dataclasses import dataclass, field
 
-from ..exceptions import InvalidConfigError
-from .cursor import Places
-from .files import Files
-from .frame import HEADER_SIZE, VERSION, FileKind, preamble, read_preamble
-from .scan import scan
-from .segment import Segment, read_all, write_all
-from .state import State
+from resilient_exporters.exceptions import InvalidConfigError
+from resilient_exporters.spool.cursor import Places
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import HEADER_SIZE, VERSION, FileKind, preamble, read_preamble
+from resilient_exporters.spool.scan import scan
+from resilient_exporters.spool.segment import Segment, read_all, write_all
+from resilient_exporters.spool.state import State
 
 __all__ = ["SEALED", "Recovered", "Recovery", "judge", "set_aside"]
 

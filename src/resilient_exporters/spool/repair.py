@@ -8,18 +8,18 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..exceptions import InvalidConfigError
-from .audit import Audit, Auditor, agrees, audit, counted
-from .cursor import Places
-from .files import OS, Files
-from .filespool import FileSpool
-from .interface import Fate
-from .log import Log, Numbers, Placing, translated
-from .looking import READING, Look, Reading, SegmentFile
-from .recovery import next_damaged
-from .scan import Gap
-from .segment import write_all
-from .state import State
+from resilient_exporters.exceptions import InvalidConfigError
+from resilient_exporters.spool.audit import Audit, Auditor, agrees, audit, counted
+from resilient_exporters.spool.cursor import Places
+from resilient_exporters.spool.files import OS, Files
+from resilient_exporters.spool.filespool import FileSpool
+from resilient_exporters.spool.interface import Fate
+from resilient_exporters.spool.log import Log, Numbers, Placing, translated
+from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile
+from resilient_exporters.spool.recovery import next_damaged
+from resilient_exporters.spool.scan import Gap
+from resilient_exporters.spool.segment import write_all
+from resilient_exporters.spool.state import State
 
 __all__ = ["Repaired", "repair"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..exceptions import SpoolFull
-from .files import Files
+from resilient_exporters.exceptions import SpoolFull
+from resilient_exporters.spool.files import Files
 
 __all__ = ["Room"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
 
-from .frame import (
+from resilient_exporters.spool.frame import (
     FRAME,
     HEADER_SIZE,
     JOINED,

@@ -8,8 +8,8 @@ from struct import Struct
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from .files import Files
-from .frame import (
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import (
     COUNT,
     FLAG_SHIFT,
     FRAME,
@@ -30,7 +30,7 @@ from .frame import (
     unpack_json,
     unpack_records,
 )
-from .scan import Found, Gap, Scan, scan, walk
+from resilient_exporters.spool.scan import Found, Gap, Scan, scan, walk
 
 __all__ = ["Damaged", "Entry", "Segment", "Tally", "Window", "read_all", "write_all"]
 

@@ -9,12 +9,23 @@ from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import Protocol
 
-from .cursor import Places
-from .files import Files
-from .frame import FRAME, HEADER_SIZE, RUN_SIZE, Context, FileKind, Kind, pack, pack_json, preamble, unpack_json
-from .interface import Fate
-from .scan import Scan, scan
-from .segment import read_all, write_all
+from resilient_exporters.spool.cursor import Places
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import (
+    FRAME,
+    HEADER_SIZE,
+    RUN_SIZE,
+    Context,
+    FileKind,
+    Kind,
+    pack,
+    pack_json,
+    preamble,
+    unpack_json,
+)
+from resilient_exporters.spool.interface import Fate
+from resilient_exporters.spool.scan import Scan, scan
+from resilient_exporters.spool.segment import read_all, write_all
 
 __all__ = ["State", "StateFrames", "StateKeeper", "load_states"]
 

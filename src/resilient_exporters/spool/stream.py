@@ -11,20 +11,27 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from ..exceptions import InvalidConfigError, SpoolError, SpoolInUse
-from .cursor import Places
-from .dead import FORGOTTEN, LETTER, pack_forgotten, pack_letter, unpack_forgotten, unpack_letter
-from .files import Files
-from .frame import FRAME, HEADER_SIZE, RECORD_SIZE, Context, FileKind, Kind, preamble
-from .interface import DeadLetter, Fate
-from .ledger import Lane, Ledger
-from .log import Log, Placing, translated
-from .logspool import LogSpool, Parts
-from .recovery import judge
-from .room import Room
-from .scan import Scan, scan
-from .segment import Segment, read_all, write_all
-from .state import StateFrames, load_states
+from resilient_exporters.exceptions import InvalidConfigError, SpoolError, SpoolInUse
+from resilient_exporters.spool.cursor import Places
+from resilient_exporters.spool.dead import (
+    FORGOTTEN,
+    LETTER,
+    pack_forgotten,
+    pack_letter,
+    unpack_forgotten,
+    unpack_letter,
+)
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.frame import FRAME, HEADER_SIZE, RECORD_SIZE, Context, FileKind, Kind, preamble
+from resilient_exporters.spool.interface import DeadLetter, Fate
+from resilient_exporters.spool.ledger import Lane, Ledger
+from resilient_exporters.spool.log import Log, Placing, translated
+from resilient_exporters.spool.logspool import LogSpool, Parts
+from resilient_exporters.spool.recovery import judge
+from resilient_exporters.spool.room import Room
+from resilient_exporters.spool.scan import Scan, scan
+from resilient_exporters.spool.segment import Segment, read_all, write_all
+from resilient_exporters.spool.state import StateFrames, load_states
 
 __all__ = ["StreamSpool"]
 
@@ -53,6 +60,10 @@ class StreamFiles(Files):
         except ValueError as error:
             raise OSError(f"the file object cannot be used: {error}") from error
         return self.file
+
+    def open(self, path: str, *, create: bool = False) -> int:
+        """Refuse: there is no other file."""
+        raise OSError(f"{path} is no file that could be opened")
 
     def close(self, handle: int) -> None:
         """It is the user's: it stays open."""
@@ -95,6 +106,12 @@ class StreamPlacing(Placing):
     def discard(self, handle: int) -> None:
         with contextlib.suppress(OSError):  # opening adopts what is left of it
             self.files.truncate(handle, 0)
+
+    def write_again(self, segment: Segment, handle: int) -> int:
+        """Write the same bytes in the same place: until that is synced, each page is what it was."""
+        write_all(self.files, handle, read_all(self.files, handle, segment.end), 0)
+        self.files.sync(handle)
+        return handle
 
     def sync_names(self) -> None:
         """A file object has no name to sync."""
@@ -364,13 +381,6 @@ class StreamSpool(LogSpool):
         if records or size:
             self.damage = self.damage[0] + records, self.damage[1] + size
             logger.warning("spool_damaged path=%r records_lost=%d bytes=%d", self._name, records, size)
-
-    def forget_dead(self, keys: Iterable[int]) -> None:
-        """See `Spool.forget_dead`."""
-        super().forget_dead(keys)
-        with self._reader() as parts:
-            if parts is not None:
-                self._reap(parts)
 
 
 def _empty(files: Files) -> None:

@@ -6,9 +6,11 @@ import contextlib
 import logging
 import threading
 
-from .files import Files
-from .log import Log, translated
-from .segment import Segment, read_all, write_all
+from resilient_exporters.exceptions import SpoolError
+from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.locks import if_free
+from resilient_exporters.spool.log import Log, translated
+from resilient_exporters.spool.segment import Segment
 
 __all__ = ["Syncer"]
 
@@ -57,6 +59,20 @@ class Syncer:
             finally:
                 self.close_unused()
 
+    def try_again(self, log: Log) -> None:
+        """Before closing, which forgets the doubt: sync once more what a failed sync has left in doubt."""
+        if not self._doubted:
+            return
+        try:
+            self.sync(log)
+        except SpoolError as error:
+            logger.warning(
+                "spool_closed_unsynced path=%r error=%r: a power cut may still take records that were kept since the "
+                "last sync that worked",
+                log.placing.path,
+                str(error),
+            )
+
     def _sync_segment(self, log: Log, segment: Segment) -> None:
         end = segment.end
         handle = segment.handle
@@ -81,25 +97,13 @@ class Syncer:
         segment.synced = end
 
     def _write_again(self, log: Log, segment: Segment) -> None:
-        """Write a segment to a new file that takes its place; frames stay valid where they are."""
+        """Write a segment out anew; frames stay valid where they are."""
         with self._gate:
             handle = segment.handle if segment.handle is not None else self.files.open(segment.path)
-            content = read_all(self.files, handle, segment.end)
-            path = f"{segment.path}.copy"
-            with contextlib.suppress(FileNotFoundError):
-                self.files.unlink(path)
-            new = self.files.open(path, create=True)
-            try:
-                write_all(self.files, new, content, 0)
-                if segment.sealed:
-                    write_all(self.files, new, segment.footer(), segment.end)
-                self.files.sync(new)
-                self.files.rename(path, segment.path)
-            except BaseException:
-                self.files.close(new)
-                raise
-            log.adopt(segment, new)
-            self._unused.append(handle)
+            new = log.placing.write_again(segment, handle)
+            if new != handle:
+                log.adopt(segment, new)
+                self._unused.append(handle)
             segment.synced = segment.end
             self._doubted.discard(segment.number)
             log.names_unsynced = True
@@ -110,11 +114,7 @@ class Syncer:
         if handle is None:
             return
         self._unused.append(handle)
-        if self.lock.acquire(blocking=False):
-            try:
-                self.close_unused()
-            finally:
-                self.lock.release()
+        if_free(self.lock, self.close_unused, None)
 
     def close_unused(self) -> None:
         """Close what nobody needs any more."""
