@@ -310,7 +310,7 @@ class Lane:
             self.dropped += spool.settle(lane, kept.places, Fate.DROPPED)
 
     def _took(self, records: int, owed: int) -> None:
-        """The target has records, of which so many were still owed: the others were dropped while under way, and came."""
+        """The target has records, of which so many were still owed: the others were dropped while on their way."""
         self.delivered += records
         self.dropped -= records - owed
 

@@ -1,4 +1,4 @@
-"""Delivers lots of records in the time of the caller: each out of a spool of its own, of which only the rest is kept."""
+"""Delivers lots of records in the time of the caller, each out of a spool of its own; only what is left is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where owed records wait: memory, files, a file object; the last two load when first used, most programs never need them."""
+"""Where owed records wait: memory, files, a file object; the last two load when they are first used."""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ class BackedSpool(MemorySpool):
     def lost_at_end(self) -> int:
         """Records that are owed and are not in the file."""
         held = len(self.places)
-        return sum(self.account(lane).records - sum(p <= held for p in self._owed_places(lane)) for lane in self.owing())
+        in_file = {lane: sum(place <= held for place in self._owed_places(lane)) for lane in self.owing()}
+        return sum(self.account(lane).records - records for lane, records in in_file.items())
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         # Both count keys from 1: so those of the file become the even ones here.

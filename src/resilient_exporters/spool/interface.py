@@ -11,7 +11,7 @@ __all__ = ["DeadLetter", "Fate", "Flag", "LaneAccount", "Opaque", "Slice", "Spoo
 
 
 class Flag:
-    """Marks of a stored record that the spool keeps and delivery understands; plain bits, for they are asked at each record."""
+    """Marks of a stored record that the spool keeps and delivery understands; plain bits, asked at each record."""
 
     RAW: Final = 1
     """The exporter's own transform has not run yet."""
@@ -132,7 +132,7 @@ class Spool(Protocol):
         """Remember this moment for `undo_appends`."""
 
     def undo_appends(self) -> None:
-        """Take back all appends since `mark`; nothing of them may have been settled. Nothing was appended: no effect."""
+        """Take back all appends since `mark`, of which nothing was settled; without any it has no effect."""
 
     def freeze(self) -> None:
         """Take no appends from now on: each raises SpoolMoving, until `thaw` or `close`; reading and settling go on."""
