@@ -24,7 +24,7 @@ from resilient_exporters.exceptions import (
     TargetMisconfigured,
 )
 from resilient_exporters.exporters import Exporter, ExporterPool
-from resilient_exporters.policies import Limits, Retry
+from resilient_exporters.policies import Limits, Rate, Retry
 from resilient_exporters.records import Batch, ExportResult, Record, RecordId
 from resilient_exporters.status import Event
 
@@ -57,6 +57,7 @@ __all__ = [
     "PoolForked",
     "PostgreSQLExporter",
     "Queued",
+    "Rate",
     "Record",
     "RecordId",
     "RecordsRefused",

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from resilient_exporters.exceptions import InvalidConfigError
 
-__all__ = ["Limits", "Retry", "Safety", "WhenFull"]
+__all__ = ["Limits", "Rate", "Retry", "Safety", "WhenFull"]
 
 Safety = Literal["process", "power"]
 """What kept records survive when the call returns: the death of the process, or also a power cut."""
@@ -90,6 +90,29 @@ class Limits:
     def in_memory(self) -> int | None:
         """Budget in bytes for what is kept in memory; None where the machine does not tell how much it has."""
         return self.bytes if self.bytes is not None else _quarter_of_memory()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How much an exporter may be handed per second; at least one of the two is given.
+
+    Args:
+        records: Records per second, above 0; None = any number.
+        bytes: Bytes per second of data as it is kept, above 0; None = any number.
+
+    Raises:
+        InvalidConfigError: A value is out of its range, or none is given.
+    """
+
+    records: float | None = None
+    bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.records is None and self.bytes is None:
+            raise InvalidConfigError("Rate: give records=, bytes= or both, per second")
+        for name, value in (("records", self.records), ("bytes", self.bytes)):
+            if value is not None and not (_is_number(value) and 0 < value < float("inf")):
+                raise InvalidConfigError(f"Rate: {name} is a number per second above 0, not {value!r}")
 
 
 def _is_int(value: Any) -> bool:

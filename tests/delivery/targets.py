@@ -13,7 +13,7 @@ from resilient_exporters.delivery.keeper import Keep
 from resilient_exporters.delivery.lane import Lane, Source, Step
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.exceptions import RecordsRefused, TargetDown
-from resilient_exporters.policies import Retry
+from resilient_exporters.policies import Rate, Retry
 from resilient_exporters.records import Batch, ExportResult, Record
 from resilient_exporters.spool.interface import Spool
 from resilient_exporters.spool.memory import MemorySpool
@@ -62,6 +62,8 @@ class FakeTarget:
         batch_bytes: int = 1 << 20,
         timeout: float = 30.0,
         accepts: set[str] | None = None,
+        batch_age: float = 0.0,
+        rate: Rate | None = None,
     ) -> None:
         self.judge = judge or (lambda data: None)
         self.batches = batches
@@ -69,6 +71,8 @@ class FakeTarget:
         self.stable = stable
         self.batch_records = batch_records
         self.batch_bytes = batch_bytes
+        self.batch_age = batch_age
+        self.rate = rate
         self.timeout = timeout
         self.accepts = accepts
         self.calls: list[list[Any]] = []

@@ -193,21 +193,22 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(lane=st.sampled_from(LANES), records=st.integers(1, 6), size=st.integers(1, 100), skip=st.integers(0, 3))
     def read(self, lane: str, records: int, size: int, skip: int) -> None:
-        """A slice is as long as asked for, and no longer than its size allows, nor across a change of options."""
+        """A slice is as long as asked for, and no longer than its size allows, nor across a change of options or life."""
         places = [place for part in slices(self.spool, lane) for place in part.places]
         after = ([0, *places])[min(skip, len(places))]
         part = self.spool.read(lane, after, records, size)
         owed = self.model.owed(lane)[min(skip, len(places)) :]
         wanted: list[Kept] = []
         for record in owed[:records]:
-            if wanted and (record.run, record.options, record.flags) != (
-                wanted[0].run, wanted[0].options, wanted[0].flags,
+            if wanted and (record.run, record.options, record.flags, record.expires) != (
+                wanted[0].run, wanted[0].options, wanted[0].flags, wanted[0].expires,
             ):  # fmt: skip
                 break
             wanted.append(record)
             if sum(len(record.payload) for record in wanted) >= size:
                 break
         assert (rows(part) if part else []) == expected(wanted)
+        assert part is None or part.expires == wanted[0].expires
 
     def picked(self, lane: str, picks: set[int]) -> list[tuple[Slice, int, Kept]]:
         """Some records that a lane owes: slice, index in it, the model's record."""

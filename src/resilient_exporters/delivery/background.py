@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ _ASK_AGAIN = 1.0
 """Seconds after which the user's `connectivity` is asked again."""
 _AFTER_A_DEFECT = 5.0
 """Seconds for which a lane rests after an error that should not have happened."""
+_SOONER = 0.001
+"""Seconds by which a turn must come sooner to be planned anew."""
 _TURN = 0.05
 """Seconds a lane may keep its thread while others wait."""
 
@@ -39,6 +42,8 @@ class _Seat:
         forced: Whether the next run starts a pass, however long the pause should be.
         retry_at: `clock.now()` of the next pass over what was left behind; 0 = nothing was.
         blocked: Whether nothing may be tried before `retry_at`.
+        held_back: Whether the target's rate allows nothing before the next turn, whatever arrives.
+        planned: `clock.now()` of the next turn; infinite when there is none.
         passing: Whether a pass over what was left behind is under way.
         anew: Whether new records begin a pass, because nothing was taken since the last failure.
         ticket: Counts plans, so that an old one is known when its time comes.
@@ -53,6 +58,8 @@ class _Seat:
     forced: bool = False
     retry_at: float = 0.0
     blocked: bool = False
+    held_back: bool = False
+    planned: float = math.inf
     ticket: int = 0
     passing: bool = False
     anew: bool = False
@@ -108,12 +115,23 @@ class Background:
     def wake(self) -> None:
         """There may be something to do for idle lanes."""
         with self._lock:
-            self.asleep = False
             for seat in self._seats.values():
                 if seat.running:
                     seat.again = True
                 elif seat.idle:
-                    self._plan_locked(seat, 0.0)
+                    self._wake_locked(seat)
+            self.asleep = any(seat.idle for seat in self._seats.values())
+
+    def _wake_locked(self, seat: _Seat) -> None:
+        """Plan an idle lane's turn; one that gathers a batch stays idle, so that each record may complete it."""
+        left = seat.lane.left_to_fill()
+        if left <= 0.0:
+            self._plan_locked(seat, 0.0)
+            return
+        at = self._clock.now() + left
+        if at < seat.planned - _SOONER:
+            self._plan_locked(seat, at)
+            seat.idle = True
 
     def force(self, name: str, results: list[ExportResult]) -> threading.Event:
         """Have a lane make a pass at once; the event is set when it is over."""
@@ -157,6 +175,7 @@ class Background:
 
     def _plan_locked(self, seat: _Seat, at: float) -> None:
         seat.idle = False
+        seat.planned = at
         seat.ticket += 1
         ticket = seat.ticket
         self.workers.run(lambda: self._run(seat, ticket), at)
@@ -166,7 +185,7 @@ class Background:
         with self._lock:
             if seat.ticket != ticket or seat.running or self._seats.get(seat.lane.name) is not seat:
                 return
-            seat.running, seat.again = True, False
+            seat.running, seat.again, seat.held_back, seat.planned = True, False, False, math.inf
             collecting = seat.collecting
             seat.collecting = []
             forced, seat.forced = seat.forced, False
@@ -193,11 +212,11 @@ class Background:
         """
         with self._lock:
             seat.running = False
-            if seat.forced or (seat.again and rest is None) or (seat.again and not seat.blocked):
+            if seat.forced or (seat.again and rest is None) or (seat.again and not (seat.blocked or seat.held_back)):
                 rest = 0.0
             if rest is not None:
                 self._plan_locked(seat, self._clock.now() + rest if rest else 0.0)
-            rests = rest is None or (not seat.blocked and rest > 0)
+            rests = rest is None or (not (seat.blocked or seat.held_back) and rest > 0)
             if rests:
                 seat.idle = self.asleep = True
         if rests and seat.lane.more():
@@ -216,8 +235,7 @@ class Background:
         lane = seat.lane
         self._expire()
         if self._settings.manual:
-            self._turn_by_hand(lane, forced, lists)
-            return None
+            return self._turn_by_hand(seat, forced, lists)
         now = self._clock.now()
         if forced or (seat.retry_at and now >= seat.retry_at):
             lane.begin_pass()
@@ -235,7 +253,11 @@ class Background:
         """Go on with the pass, or with what is new; the first failure of a new record ends that until the next pass."""
         lane = seat.lane
         while True:
+            if not seat.passing and (left := lane.left_to_fill()) > 0.0:
+                return min(left, max(seat.retry_at - self._clock.now(), 0.001)) if seat.retry_at else left
             step = self._step(lane, lists)
+            if step is Step.WAIT:
+                return self._hold_back(seat)
             if step is Step.MORE and lane.failing and not seat.passing:
                 step = Step.STOP
             if step is not Step.MORE:
@@ -257,16 +279,27 @@ class Background:
             results.extend(collected or ())
         return step
 
-    def _turn_by_hand(self, lane: Lane, forced: bool, lists: list[list[ExportResult]]) -> None:
+    def _hold_back(self, seat: _Seat) -> float:
+        """Let the lane rest until its target's rate allows a batch; how many seconds that is."""
+        seat.held_back = True
+        throttle = seat.lane.throttle
+        assert throttle is not None
+        return max(throttle.wait(self._clock.now()), 0.001)
+
+    def _turn_by_hand(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
         """By hand: a pass when somebody asked for one; otherwise one attempt at each new record."""
+        lane = seat.lane
         if forced:
             lane.begin_pass()
             while self._step(lane, lists) is Step.MORE:
                 pass
         lane.go_on_behind(lane.seen)
         while (step := self._step(lane, lists)) is not Step.END:
+            if step is Step.WAIT:
+                return self._hold_back(seat)
             if step is Step.STOP or lane.failing:
                 lane.pass_by()
+        return None
 
     def _pass_over(self, seat: _Seat, step: Step) -> float | None:
         """What was left behind is tried again after a pause; what is new need not wait unless the target is down."""

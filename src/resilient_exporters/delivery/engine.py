@@ -114,7 +114,7 @@ class Engine:
             SpoolError: There is no room for what an exporter had brought along and still owes; it stays.
         """
         self.check_open()
-        lanes = [self.lanes[name] for name in names]
+        lanes = [lane for lane in map(self.lanes.get, names) if lane is not None]
         retired: list[Lane] = []
         try:
             for lane in lanes:
@@ -129,7 +129,7 @@ class Engine:
         with self._changing:
             self.lanes = {name: lane for name, lane in self.lanes.items() if lane not in lanes}
         for lane in lanes:
-            self.lying(self.spool)[lane.name] += lane.dead
+            self.lying(self.spool)[lane.name] = lane.dead
             if self._background is not None:
                 self._background.remove(lane.name)
         self._orphans.look_again()
@@ -278,13 +278,13 @@ class Engine:
             names: The lanes that records are for.
             how: How they are kept.
         """
-        if how.ttl is not None or not self.settings.saves:
+        lanes = [lane for lane in map(self.lanes.get, names) if lane is not None]
+        if how.ttl is not None or not self.settings.saves or len(lanes) < len(names):
             return None
         if self.settings.background:
             return in_background(self.spool, frozenset(names), how.sync, self.background(), self.clock)
         if self.settings.num_threads > 1 and len(names) > 1:
             return None
-        lanes = [self.lanes[name] for name in names]
         go_on, keep = functools.partial(self._long_way, how), functools.partial(self._keep_interrupted, how)
         return at_once(self.spool, lanes, self.clock, go_on, keep)
 

@@ -61,8 +61,8 @@ class Answers:
         self.results[lane.name] = ExportResult(None, False, error=error, exporter=lane.name)
 
     def absent(self, name: str) -> None:
-        """The lane's exporter was removed while the record was on its way to it: kept, the record waits for it."""
-        error = Queued(0, f"{name} was removed from the pool while the record was on its way")
+        """The lane's exporter came or went while the record was on its way to it: kept, the record waits for it."""
+        error = Queued(0, f"kept, because {name} came or went while the record was on its way")
         self.results[name] = ExportResult(None, False, error=error, exporter=name)
 
 
@@ -171,7 +171,7 @@ class Foreground:
         free = self._clear_the_way(lane, deadline, shipment.parcel)
         if run is not None:
             run.began = self._clock.now()
-        if free and waiting.parcel is not None:
+        if free and waiting.parcel is not None and lane.allows(waiting.parcel):
             lane.direct(lane.gathered(waiting))
 
     def _answer(self, lane: Lane, shipment: Shipment, waiting: Waiting, answers: Answers) -> None:

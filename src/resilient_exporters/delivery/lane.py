@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,10 +27,12 @@ from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
 from resilient_exporters.delivery.target import Target
+from resilient_exporters.delivery.throttle import Throttle
 from resilient_exporters.delivery.turns import Turns, Waiting
 from resilient_exporters.exceptions import Queued, SpoolError
 from resilient_exporters.policies import Retry
 from resilient_exporters.records import ExportResult, Record, RecordId
+from resilient_exporters.spool.block import size_of
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
 from resilient_exporters.status import EventName
 
@@ -61,6 +64,8 @@ class Step(Enum):
     """Everything owed has been tried."""
     STOP = auto()
     """The target is down, held, or failed too often in a row."""
+    WAIT = auto()
+    """The target's rate does not allow more now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class Lane:
         """Failures in a row, passes included."""
         self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
         self.events = Events("", clock)
+        self.throttle = None if target.rate is None else Throttle(target.rate, clock.now())
         self._clock = clock
         self._retry = retry
         self._guard = Guard()
@@ -168,6 +174,22 @@ class Lane:
             if kept is not None:
                 self._after, self._pinned, self._failures = kept.places[-1], None, 0
 
+    def allows(self, parcel: Parcel) -> bool:
+        """Whether the target's rate allows to try a new record now."""
+        return self.throttle is None or self.throttle.fits(size_of((parcel.payload,)), self._clock.now())
+
+    def left_to_fill(self) -> float:
+        """Seconds for which what is owed may still wait for more, to fill a batch."""
+        age = self.target.batch_age
+        if age <= 0.0 or not self.target.batches:
+            return 0.0
+        accounts = [source.spool.account(source.lane) for source in self.sources]
+        since = [account.oldest for account in accounts if account.oldest is not None]
+        full = sum(account.records for account in accounts) >= self.target.batch_records
+        if full or not since or sum(account.bytes for account in accounts) >= self.target.batch_bytes:
+            return 0.0
+        return min(max(min(since) + age - self._clock.time(), 0.0), age)
+
     # A pass over what is owed
 
     def begin_pass(self) -> None:
@@ -175,6 +197,9 @@ class Lane:
         self._after = 0
         self._failures = 0
         self._jumped = None
+        with self.mutex:
+            if self.target.stable and self._pinned is None and self._at is not None:
+                self._pinned = self._recalled(self._at)
 
     def step(self, results: list[ExportResult] | None = None, before: tuple[int, int] | None = None) -> Step:
         """Read one batch, attempt it, settle what came of it.
@@ -190,8 +215,13 @@ class Lane:
             if kept is not None and before is not None and kept.run == before[0] and kept is not self._pinned:
                 kept = _older(kept, before[1])
                 self._flight = source, kept
+            wait = self.throttle is not None and self.throttle.wait(self._clock.now()) > 0.0
+            if kept is not None and self.target.stable and kept is not self._pinned and not wait:
+                source.spool.pin(source.lane, kept.places)
         if kept is None:
             return Step.END
+        if wait:
+            return Step.WAIT
         tries = self.misses + 1
         outcome = self._attempt(kept)
         with self.mutex:
@@ -245,6 +275,8 @@ class Lane:
         if kept is not None and source.spool is old:
             kept.places = [moved.get(place, 0) for place in kept.places]
             self._flight = (replace(source, spool=new), kept)
+            if self.target.stable and 0 not in kept.places:
+                new.pin(source.lane, kept.places)
         if self._only is None:
             self._at = next((s for s in self.sources if s.lane == source.lane and s.spool is new), None)
 
@@ -258,18 +290,30 @@ class Lane:
     def _next(self) -> tuple[Source, Slice | None]:
         """The batch in doubt if there is one, else the next of the first source that holds something."""
         for source in self.sources if self._only is None else [self._only]:
-            kept = self._pinned if source is self._at else None
-            kept = kept or self._read(source, self._after if source is self._at else 0)
+            kept = self._pinned if source is self._at else self._recalled(source)
+            pinned, kept = kept, kept or self._read(source, self._after if source is self._at else 0)
             if kept is not None or source.spool.account(source.lane).records:
                 if source is not self._at:
-                    self._at, self._after, self._tried, self._pinned = source, 0, 0, None
+                    self._at, self._after, self._tried, self._pinned = source, 0, 0, pinned
                 return source, kept
             if source.brought:
                 self._drained(source)
         return self.sources[-1], None
 
+    def _recalled(self, source: Source) -> Slice | None:
+        """The batch that was in doubt when the target was last tried, maybe by another process."""
+        places = source.spool.pinned(source.lane) if self.target.stable else None
+        if not places:
+            return None
+        kept = source.spool.read(source.lane, places[0] - 1, len(places), sys.maxsize)
+        return kept if kept is not None and kept.places == places else None
+
     def _read(self, source: Source, after: int) -> Slice | None:
-        kept = source.spool.read(source.lane, after, self._size(), self.target.batch_bytes)
+        size, batch_bytes = self._size(), self.target.batch_bytes
+        if self.throttle is not None:
+            records, most = self.throttle.room(self._clock.now())
+            size, batch_bytes = min(size, records), min(batch_bytes, most)
+        kept = source.spool.read(source.lane, after, size, batch_bytes)
         if kept is not None and kept.flags & Flag.BUNDLED and len(kept) > 1:
             return source.spool.read(source.lane, after, 1, 1)
         return self._as_tried(kept) if self._alone and kept is not None else kept
@@ -374,14 +418,15 @@ class Lane:
 
     def gathered(self, mine: Waiting) -> list[Waiting]:
         """What the driver wants to be tried, with what can go along in one batch."""
-        return self.turns.gather(mine, self._limit) if self.target.batches and not self.target.stable else [mine]
+        alone = not self.target.batches or self.target.stable or self.throttle is not None
+        return [mine] if alone else self.turns.gather(mine, self._limit)
 
     def solo(self, parcel: Parcel) -> ExportResult | None:
         """Try a new record if that is all there is to do: nothing is owed, nobody drives, the target is up; else None.
 
         The short way of one record to an exporter that takes single ones. A failure takes the long way from here on.
         """
-        if self.target.batches or self.state != "up" or not self.clear():
+        if self.target.batches or self.throttle is not None or self.state != "up" or not self.clear():
             return None
         return self.turns.at_once(self._solo, parcel)
 
@@ -442,6 +487,8 @@ class Lane:
         clock = self._clock
         began = self.since = clock.now()
         doubt = self.misses > 0
+        if self.throttle is not None:
+            self.throttle.take(len(kept.numbers), size_of(kept.payloads), began)
         try:
             batch, kwargs = batch_of(self.target, self.name, kept, began + self.target.timeout, doubt)
             outcome = self._guard.judge(attempt(self.target, batch, kwargs, clock), len(batch))

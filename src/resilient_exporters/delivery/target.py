@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from resilient_exporters.policies import Rate
 from resilient_exporters.records import Batch, ExportResult, Record
 
 __all__ = ["Target"]
@@ -36,6 +37,14 @@ class Target(Protocol):
     @property
     def batch_bytes(self) -> int:
         """A batch ends when its payloads reach that many bytes."""
+
+    @property
+    def batch_age(self) -> float:
+        """Seconds for which a batch that is not full waits for more records."""
+
+    @property
+    def rate(self) -> Rate | None:
+        """What it may be handed per second, or None."""
 
     def accepted(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments that it takes, of those given."""

@@ -37,6 +37,8 @@ class Binding:
         self.stable = exporter.stable_batches
         self.batch_records = exporter.batch_records
         self.batch_bytes = exporter.batch_bytes
+        self.batch_age = exporter.batch_age
+        self.rate = exporter.rate
         self._send = bare_send(kind)
         own = getattr(exporter, "_keywords", None)  # of an exporter whose keywords are not its class's
         self._keywords = own if isinstance(own, Keywords) else Keywords(kind.export if self.batches else self._send, 2)

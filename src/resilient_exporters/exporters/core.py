@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -79,10 +80,14 @@ class Core:
         self._run = 0
         self.quick: Callable[[Any], list[ExportResult] | bool | None] | None = None
         self._route: list[tuple[Exporter | None, list[str]]] | None = None
+        self._changes = 0
+        self._preparing = threading.RLock()
 
     def changed(self) -> None:
-        """Something that a send depends on has changed: forget what was prepared for the next."""
-        self.quick = self._route = None
+        """Something that a send depends on has changed: forget what was prepared for the next, or is being prepared."""
+        with self._preparing:
+            self._changes += 1
+            self.quick = self._route = None
 
     def claim(self) -> None:
         """Take hold of a file that the user named; a pool of its own does so when it starts."""
@@ -209,9 +214,13 @@ class Core:
 
     def _prepare(self, engine: Engine) -> None:
         """Prepare the short way for the records to come, if there is one."""
+        changes = self._changes
         route = self.route()
         if len(route) == 1 and route[0][0] is None and self.is_flat() and not self.closed:
-            self.quick = engine.short_way(route[0][1], self.how())
+            way = engine.short_way(route[0][1], self.how())
+            with self._preparing:
+                if changes == self._changes:
+                    self.quick = way
 
     def is_flat(self) -> bool:
         """Whether results are just those of the lanes."""
@@ -272,7 +281,8 @@ class Core:
         """Whose transform applies to which lanes, worked out once."""
         route = self._route
         if route is None:
-            route = self._route = self.plan()
+            with self._preparing:  # whoever comes or goes does so before or after
+                route = self._route = self.plan()
         return route
 
     def _packed(self, packer: Packer, transformer: Exporter | None, data: Any, lanes: list[str]) -> Shipment:

@@ -15,7 +15,7 @@ from resilient_exporters.exceptions import DataTypeError, InvalidConfigError
 from resilient_exporters.exporters.core import Core
 from resilient_exporters.exporters.signature import Keywords
 from resilient_exporters.exporters.using import Using
-from resilient_exporters.policies import Safety
+from resilient_exporters.policies import Rate, Safety
 from resilient_exporters.records import Batch, ExportResult, Record
 from resilient_exporters.status import PoolStatus
 
@@ -49,6 +49,7 @@ class Exporter:
         save_unsent_data: Whether to keep what the target did not take.
         name: Name under which records are owed; by default derived from the target.
         timeout: Seconds that one attempt may take, above 0.
+        rate: Most records or bytes that it is handed per second, or None; what exceeds it is queued.
 
     Raises:
         InvalidConfigError: An argument is wrong.
@@ -65,8 +66,12 @@ class Exporter:
     """Most records in one batch, at least 1."""
     batch_bytes: int = 1 << 20
     """A batch ends when its payloads reach that many bytes."""
+    batch_age: float = 0.0
+    """In the background, a batch that is not full waits until its oldest record was accepted so many seconds ago."""
     timeout: float = 30.0
     """Seconds that one attempt may take."""
+    rate: Rate | None = None
+    """Most records or bytes that it is handed per second."""
 
     _rex = _Made()
     _rex_core: ClassVar[type[Core]] = Core
@@ -82,10 +87,14 @@ class Exporter:
         save_unsent_data: bool = True,
         name: str | None = None,
         timeout: float = 30.0,
+        rate: Rate | None = None,
     ) -> None:
         if not _is_number(timeout) or not timeout > 0:
             raise InvalidConfigError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        if rate is not None and not isinstance(rate, Rate):
+            raise InvalidConfigError(f"rate is a Rate or None, not {rate!r}")
         self.timeout = float(timeout)
+        self.rate = rate if rate is not None else self.rate
         configure(self._rex, transform, use_memory, manual_reexport, tmp_file, save_unsent_data, name)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

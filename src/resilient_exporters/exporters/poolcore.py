@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +34,8 @@ class PoolCore(Core):
     def __init__(self, exporter: Exporter) -> None:
         super().__init__(exporter)
         self.members: dict[str, Exporter] = {}
+        self._moving = threading.RLock()
+        """Of the outermost pool: held by whoever adds or removes exporters; `_preparing` while the members change."""
 
     def claim(self) -> None:
         """A pool takes hold of its file when its engine starts, at the end of its constructor."""
@@ -89,26 +92,30 @@ class PoolCore(Core):
         """Take exporters in, with what they kept so far."""
         root, prefix = self._root()
         engine = root.engine()
-        root.changed()
-        for name, member in named:
-            brought = member._rex.join(self.exporter, name)
-            self.members = {**self.members, name: member}
-            root._serve(engine, f"{prefix}{name}", member, brought)
-        root.changed()
+        with root._moving:
+            for name, member in named:
+                brought = member._rex.join(self.exporter, name)
+                with root._preparing:
+                    self.members = {**self.members, name: member}
+                    root.changed()
+                root._serve(engine, f"{prefix}{name}", member, brought)
+            root.changed()
         engine.start()
 
     def remove(self, name: str, *, waits: bool) -> Exporter:
         """Let an exporter, or a pool with all of its exporters, go; it is free again."""
         root, prefix = self._root()
         engine = root.engine()
-        member = self.members.get(name)
-        if member is None:
-            has = ", ".join(self.members) or "none"
-            raise InvalidConfigError(f"{self.name} has no exporter named {name!r}; it has {has}")
-        engine.remove([lane for lane, _ in member._rex.leaves(f"{prefix}{name}")], waits=waits)
-        self.members = {other: kept for other, kept in self.members.items() if kept is not member}
-        member._rex.leave()
-        root.changed()
+        with root._moving:
+            member = self.members.get(name)
+            if member is None:
+                has = ", ".join(self.members) or "none"
+                raise InvalidConfigError(f"{self.name} has no exporter named {name!r}; it has {has}")
+            engine.remove([lane for lane, _ in member._rex.leaves(f"{prefix}{name}")], waits=waits)
+            with root._preparing:
+                self.members = {other: kept for other, kept in self.members.items() if kept is not member}
+                root.changed()
+            member._rex.leave()
         return member
 
     def outermost(self) -> Engine:

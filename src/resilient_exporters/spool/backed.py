@@ -55,6 +55,11 @@ class BackedSpool(MemorySpool):
             super().settle(lane, [slice.places[i] for i in backed], Fate.DEAD)
         return buried
 
+    def pin(self, lane: str, places: Sequence[int]) -> None:
+        super().pin(lane, places)
+        if 0 < places[-1] <= len(self.places):
+            self.file.pin(lane, [self.places[place - 1] for place in places])
+
     def _owed_places(self, lane: str) -> Iterator[int]:
         found = self.read(lane, 0, 1000, 1 << 20)
         while found is not None and found.places[0] <= len(self.places):

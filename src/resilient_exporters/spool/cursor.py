@@ -34,12 +34,16 @@ class Places:
     Args:
         floor: All places from 1 to this one are in the set.
         ranges: Further (first, last) ranges, in any order.
+
+    Attributes:
+        pinned: Ranges of places outside the set that belong to one batch; of no meaning once one of them is in the set.
     """
 
-    __slots__ = ("_firsts", "_lasts", "floor")
+    __slots__ = ("_firsts", "_lasts", "floor", "pinned")
 
     def __init__(self, floor: int = 0, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self.floor = floor
+        self.pinned: list[tuple[int, int]] = []
         self._firsts: list[int] = []
         self._lasts: list[int] = []
         for first, last in ranges:

@@ -207,6 +207,15 @@ class Spool(Protocol):
             SpoolError: They cannot be written; none was made, and the records stay owed.
         """
 
+    def pin(self, lane: str, places: Sequence[int]) -> None:
+        """Note that these records go to the target of `lane` as one batch, whose bounds must survive a kill.
+
+        It holds until one of them is settled, or another batch of the lane is pinned. Never raises for lack of room.
+        """
+
+    def pinned(self, lane: str) -> list[int] | None:
+        """Places of the batch that is pinned for `lane`, all of them owed; None when there is none."""
+
     def dead_letters(self) -> Iterable[DeadLetter]:
         """All dead letters, oldest first."""
 

@@ -191,8 +191,8 @@ class LivingSpool:
 
     # ---------------------------------------------------------------- what lanes settled
 
-    def _write_state(self, parts: Parts, name: str, fate: Fate, ranges: list[tuple[int, int]]) -> bool:
-        """Write down what a lane has settled; False when that has to wait."""
+    def _write_state(self, parts: Parts, name: str, fate: Fate | None, ranges: list[tuple[int, int]]) -> bool:
+        """Write down what a lane has settled, or with no fate, pinned; False when that has to wait."""
         lanes: Mapping[str, Places] = {lane.name: lane.places for lane in list(parts.ledger.lanes.values())}
         try:
             parts.state.write(name, fate, ranges, lanes)

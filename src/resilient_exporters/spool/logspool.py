@@ -78,10 +78,11 @@ class LogSpool(SettlingSpool):
         def work(parts: Parts) -> bool:
             if self._busy or parts.log.next_place == self._marked:
                 return False
+            # Even if it fails half way, the files are what is true.
+            self._suspect = True
             self._take_back(parts)
             for lane in parts.ledger.lanes.values():
                 lane.places.cut(self._marked)
-            self._suspect = True
             return True
 
         self._check()

@@ -61,6 +61,7 @@ class MemorySpool(Store):
         self._numbers = count(1)
         self._limit = sys.maxsize if limit_bytes is None else limit_bytes
         self._marked = first_place
+        self._pins: dict[str, list[int]] = {}
         self._dead: list[DeadLetter] = []
         self._keys = count(1)
         self._appending = False
@@ -227,6 +228,16 @@ class MemorySpool(Store):
             )
             for at, reason in reasons.items()
         ]  # fmt: skip
+
+    def pin(self, lane: str, places: Sequence[int]) -> None:
+        self._check()
+        self._pins[lane] = list(places)
+
+    def pinned(self, lane: str) -> list[int] | None:
+        self._check()
+        with self._lock:
+            places = self._pins.get(lane)
+            return places if places and all(self._owes(lane, place) for place in places) else None
 
     def dead_letters(self) -> Iterable[DeadLetter]:
         self._check(closed=True)

@@ -54,7 +54,8 @@ def repair(path: str | os.PathLike[str], *, files: Files = OS, reading: Reading 
         reading: The same for looking, for tests.
 
     Raises:
-        InvalidConfigError: There is no spool, or it is the content of a file object, which opening repairs.
+        InvalidConfigError: There is no spool, a newer version has written it, or it is the content of a file object,
+            which opening repairs.
         SpoolInUse: A live pool holds it.
         SpoolError: A file cannot be read or written; there may be no room.
     """
@@ -64,6 +65,9 @@ def repair(path: str | os.PathLike[str], *, files: Files = OS, reading: Reading 
             f"{before.path} is the content of a file object; give it to a pool as tmp_file=open(path, 'r+b'), which "
             f"steps over damage and delivers the rest"
         )
+    newer = next((found for found in before.findings if found.kind == "newer"), None)
+    if newer is not None:
+        raise InvalidConfigError(f"{newer.file} was {newer.text}; repair it with the newer version of this library")
     with contextlib.closing(FileSpool(before.path, files=files, owner="repair")) as spool:
         # Raises when it could not be opened, and so is not held.
         spool.sync()

@@ -8,6 +8,7 @@ import time as clock
 from collections.abc import Iterable, Iterator, Sequence
 
 from resilient_exporters.exceptions import SpoolError, SpoolFull
+from resilient_exporters.spool.cursor import runs
 from resilient_exporters.spool.interface import DeadLetter, Fate, Slice
 from resilient_exporters.spool.ledger import Lane
 from resilient_exporters.spool.living import LivingSpool, Parts
@@ -102,6 +103,32 @@ class SettlingSpool(LivingSpool):
             self._syncer.retire(segment)
             reaped += 1
         return reaped
+
+    # ---------------------------------------------------------------- pinning
+
+    def pin(self, lane: str, places: Sequence[int]) -> None:
+        """See `Spool.pin`."""
+
+        def work(parts: Parts) -> None:
+            keeper = parts.ledger.lane(lane)
+            keeper.places.pinned = list(runs(places))
+            self._write_state(parts, lane, None, keeper.places.pinned)
+
+        self._using(work, None)
+
+    def pinned(self, lane: str) -> list[int] | None:
+        """See `Spool.pinned`."""
+
+        def work(parts: Parts) -> list[int] | None:
+            keeper = parts.ledger.lane(lane)
+            ranges = keeper.places.pinned
+            if not ranges or ranges[0][0] in keeper.places:
+                return None
+            owed = parts.ledger.owed_between(keeper, ranges[0][0], ranges[-1][1])
+            places = [place for first, last in ranges for place in range(first, last + 1)]
+            return places if all(place in owed for place in places) else None
+
+        return self._using(work, None)
 
     # ---------------------------------------------------------------- dead letters
 

@@ -34,8 +34,9 @@ RESERVE = 1 << 12
 # Rewritten when longer than this and than four times what it would be when written anew, bytes.
 GROWN = 1 << 16
 RANGE = Struct("<QQ")
-# The lower bits of `meta` in a state frame: a lane as a whole, or with SETTLED + fate, ranges that it settled.
-LANE, SETTLED = 0, 0x10
+# The lower bits of `meta` in a state frame: a lane as a whole, or with SETTLED + fate, ranges that it settled, or the
+# ranges of the batch that it is about to attempt.
+LANE, SETTLED, PINNED = 0, 0x10, 0x20
 
 
 class StateKeeper(Protocol):
@@ -49,14 +50,14 @@ class StateKeeper(Protocol):
     path: str
     size: int
 
-    def write(self, name: str, fate: Fate, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
-        """Note that a lane settled ranges.
+    def write(self, name: str, fate: Fate | None, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
+        """Note that a lane settled ranges, or pinned them.
 
         Args:
             name: The lane; "" for none, to write what could not be written before.
-            fate: How.
-            ranges: What it settled.
-            lanes: All lanes with all they have settled, these ranges included.
+            fate: How; None when it did not settle but pin them.
+            ranges: What it settled, or pinned.
+            lanes: All lanes with all they have settled and pinned, these ranges included.
 
         Raises:
             OSError: It could not be written; the next call writes all lanes.
@@ -72,8 +73,9 @@ class StateKeeper(Protocol):
 class StateFrames:
     """Packs and unpacks what lanes have settled.
 
-        lane frame      `extra` = index of the lane    JSON: name, floor, ranges
+        lane frame      `extra` = index of the lane    JSON: name, floor, ranges, [pinned]
         settled frame   `extra` = index of the lane    | first 8 | last 8 | ...
+        pinned frame    `extra` = index of the lane    | first 8 | last 8 | ...
 
     The index is short for the name; a lane frame comes before the first settled frame that uses it.
     """
@@ -85,12 +87,17 @@ class StateFrames:
         """A lane with all that it has settled."""
         index = self.indexes.setdefault(name, len(self.indexes))
         said = {"name": name, "floor": places.floor, "ranges": places.ranges()}
+        if places.pinned and places.pinned[0][0] not in places:
+            said["pinned"] = places.pinned
         return pack_json(Kind.STATE, said, seed, offset, low=LANE, extra=index)
 
-    def settled(self, name: str, fate: Fate, ranges: Iterable[tuple[int, int]], seed: int, offset: int) -> bytes:
-        """Ranges that a known lane has settled."""
+    def settled(
+        self, name: str, fate: Fate | None, ranges: Iterable[tuple[int, int]], seed: int, offset: int
+    ) -> bytes:
+        """Ranges that a known lane has settled, or with no fate, pinned."""
         body = b"".join(RANGE.pack(first, last) for first, last in ranges)
-        return pack(Kind.STATE, body, seed, offset, low=SETTLED | fate, extra=self.indexes[name])
+        low = PINNED if fate is None else SETTLED | fate
+        return pack(Kind.STATE, body, seed, offset, low=low, extra=self.indexes[name])
 
 
 def load_states(content: bytes, found: Scan) -> tuple[dict[str, Places], dict[str, int]]:
@@ -108,6 +115,9 @@ def load_states(content: bytes, found: Scan) -> tuple[dict[str, Places], dict[st
             ranges = [(1, said["floor"])] if said["floor"] else []
             for first, last in [*ranges, *said["ranges"]]:
                 places.add(first, last)
+            places.pinned = [(first, last) for first, last in said.get("pinned", ())]
+        elif frame.extra in names and frame.meta & 0xFF == PINNED:
+            lanes[names[frame.extra]].pinned = list(RANGE.iter_unpack(body))
         elif frame.extra in names:
             places = lanes[names[frame.extra]]
             for first, last in RANGE.iter_unpack(body):
@@ -154,7 +164,7 @@ class State:
         context = next(iter(found.contexts.values()), None)
         return lanes, context.spool if context else None
 
-    def write(self, name: str, fate: Fate, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
+    def write(self, name: str, fate: Fate | None, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
         handle = self._handle
         if handle is None or self._stale or name not in self._frames.indexes or self.size > max(GROWN, 4 * self._small):
             self._rewrite(lanes)

@@ -132,7 +132,7 @@ class StreamState:
         self._frames = StateFrames()
         self._segment: Segment | None = None
 
-    def write(self, name: str, fate: Fate, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
+    def write(self, name: str, fate: Fate | None, ranges: list[tuple[int, int]], lanes: Mapping[str, Places]) -> None:
         if self._log.live is None:
             return  # nothing is kept, so nobody will ask
         if self._segment is not self._log.live or name not in self._frames.indexes:
@@ -367,8 +367,8 @@ class StreamSpool(LogSpool):
         try:
             _empty(self._files)
         except OSError as error:
+            # It may be empty by half: so it is emptied again before anything is written.
             logger.warning("spool_not_emptied path=%r error=%r", self._name, str(error))
-            return 0
         parts.log.forget_all()
         return 1
 
