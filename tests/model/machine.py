@@ -117,6 +117,14 @@ class World:
             buried = Counter(self.buried_now(name))
             assert not all_there or lane.buried == buried, "a dead letter is gone"
             self.exhume(lane, buried)
+            lane.dead = sum(buried.values()) if name in names else 0  # those that lie there count from the beginning
+
+    def join(self, name: str) -> None:
+        """Add an exporter; dead letters of its name that lie there count from the beginning."""
+        lane = self.lanes[name]
+        lane.dead = len(self.buried_now(name))
+        self.pool.add_exporter(KINDS[name](name, lane.diary))
+        self.present.append(name)
 
     def exhume(self, lane: Lane, buried: Counter[int]) -> None:
         """The pool looks at a file with dead letters."""
@@ -258,8 +266,9 @@ class World:
         assert owed == sorted(set(owed)), "owed in another order, or twice"
         if lane.mixed:
             lane.mixed, lane.since = bool(owed), lane.seen
-        if not self.overtaking:
-            recent = lane.diary.got[lane.since :]
+        recent = lane.diary.got[lane.since :]
+        without_room = lane.diary.never & {*owed, *recent}  # refused for good, but no room for a dead letter: they wait
+        if not self.overtaking and not without_room:
             assert recent == sorted(set(recent)), "delivered in another order"
             assert not owed or not recent or recent[-1] < owed[0] or set(recent) & lane.twice, "overtaken"
         if status is None:

@@ -98,8 +98,7 @@ class PoolBesideModel(RuleBasedStateMachine):
         """Add one, which may be owed something already."""
         world = self.world
         name = data.draw(st.sampled_from([name for name in KINDS if name not in world.present]))
-        world.pool.add_exporter(KINDS[name](name, world.lanes[name].diary))
-        world.present.append(name)
+        world.join(name)
 
     # Where it is kept
 
@@ -202,8 +201,7 @@ class PoolBesideModel(RuleBasedStateMachine):
                 lane.diary.mood = "up"
                 lane.diary.later.clear()
                 if name not in world.present:
-                    world.pool.add_exporter(KINDS[name](name, lane.diary))
-                    world.present.append(name)
+                    world.join(name)
             while world.pool.has_unsent_data():
                 before = world.pool.status().owed
                 tried = world.pool.send_unsent_data()

@@ -193,7 +193,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(lane=st.sampled_from(LANES), records=st.integers(1, 6), size=st.integers(1, 100), skip=st.integers(0, 3))
     def read(self, lane: str, records: int, size: int, skip: int) -> None:
-        """A slice is as long as asked for, and no longer than its size allows, nor across a change of options or life."""
+        """A slice is as long as asked for, and no longer than its size allows, nor across a change of options, life."""
         places = [place for part in slices(self.spool, lane) for place in part.places]
         after = ([0, *places])[min(skip, len(places))]
         part = self.spool.read(lane, after, records, size)

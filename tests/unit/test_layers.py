@@ -20,6 +20,7 @@ LAYERS = [
     {"exporters"},
     {"integrations", "testing"},
     {"cli", "web"},
+    {"__main__"},
 ]
 """Lowest first; a file imports from its own layer and from lower ones. The package itself stands above all."""
 

@@ -266,7 +266,8 @@ class Auditor:
     def _state(self) -> None:
         look, side = self.look, self.look.state
         if side is None:
-            if any(file.places and file.places[0] > 1 for file in self.files) and not look.is_stream:
+            # A file object needs none, and has no other file beside it.
+            if any(file.places and file.places[0] > 1 for file in self.files) and [*look.sizes] != [""]:
                 self._find("warning", "state", ".state", "it is gone: what was settled will be sent again")
             return
         self._side(side, ".state", "state", "warning")
@@ -326,8 +327,8 @@ def _owed(entry: Entry, places: Places | None) -> tuple[int, int]:
 
 
 def agrees(footer: Segment, found: Segment) -> bool:
-    """Whether a footer says what the frames say."""
-    return footer.next == found.next and _tallies(footer) == _tallies(found)
+    """Whether a footer says what the frames say; it may know of places at the end that were lost."""
+    return footer.next >= found.next and _tallies(footer) == _tallies(found)
 
 
 def _tallies(segment: Segment) -> dict[frozenset[str], tuple[int, int]]:

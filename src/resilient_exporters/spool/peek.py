@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from resilient_exporters import codec
 from resilient_exporters.records import RecordId
 from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.interface import Flag
 from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile
-
-from resilient_exporters import codec
 
 __all__ = ["Kept", "peek"]
 
