@@ -206,7 +206,7 @@ def test_export(make_pool: MakePool, tmp_path: Path) -> None:
     assert "data" not in strange
     assert "object" in strange["error"]
     assert 2 == len(pool.dead_letters)
-    assert 1 == pool.dead_letters.export(str(tmp_path / "other"), reason="raw")
+    assert 1 == pool.dead_letters.export(str(tmp_path / "other"), reason="when")
 
 
 def test_an_exporter_alone(tmp_path: Path) -> None:

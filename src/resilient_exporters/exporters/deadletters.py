@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -190,8 +191,8 @@ class DeadLetters:
         """Write the letters that match to a file, one line of JSON each; they stay dead letters.
 
         What the file holds already stays, too: exporting twice writes twice. When it returns, the lines are safe
-        against a power cut, so the letters may be dropped. Data is rendered as for `FileExporter`, bytes as base64;
-        where it has no form in JSON, `error` stands in the place of `data`.
+        against a power cut if the file is a regular one, so the letters may be dropped. Data is rendered as for
+        `FileExporter`, bytes as base64; where it has no form in JSON, `error` stands in the place of `data`.
 
         Returns:
             How many lines were written.
@@ -203,7 +204,8 @@ class DeadLetters:
         with Path(path).open("ab") as file:
             file.writelines(letter_line(letter) for letter in letters)
             file.flush()
-            os.fsync(file.fileno())
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe has nothing to sync
+                os.fsync(file.fileno())
         return len(letters)
 
     def _change(

@@ -266,8 +266,9 @@ class Auditor:
     def _state(self) -> None:
         look, side = self.look, self.look.state
         if side is None:
+            first = next((file.places[0] for file in self.files if file.places), 1)
             # A file object needs none, and has no other file beside it.
-            if any(file.places and file.places[0] > 1 for file in self.files) and [*look.sizes] != [""]:
+            if first > 1 and [*look.sizes] != [""]:
                 self._find("warning", "state", ".state", "it is gone: what was settled will be sent again")
             return
         self._side(side, ".state", "state", "warning")
