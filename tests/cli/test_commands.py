@@ -111,7 +111,8 @@ def test_exit_codes_are_documented() -> None:
 def test_no_spool(names: tuple[str, ...], tmp_path: Path) -> None:
     """Every command refuses a path without a spool, and another file, with exit code 3, and makes nothing."""
     (tmp_path / "text").write_text("a letter to my aunt, and not a spool")
-    more: list[object] = {"export": [tmp_path / "out"], "drop": ["--all"]}.get(names[-1], [])
+    extra: dict[str, list[object]] = {"export": [tmp_path / "out"], "drop": ["--all"]}
+    more = extra.get(names[-1], [])
     for name in ("none", "text"):
         output = run(*names, tmp_path / name, *more, code=Ending.NO_SPOOL)
         assert f"Error: {'there is no spool' if name == 'none' else ''}" in output
