@@ -292,3 +292,15 @@ def test_a_missing_folder_does_not_stop_the_constructor(make_pool: MakePool, tmp
     target.up = True
     pool.send_unsent_data()
     assert [2] == target.got
+
+
+def test_a_backup_beside_the_file_is_left_alone(make_pool: MakePool, tmp_path: Path) -> None:
+    """Files that a user put beside `tmp_file` stay, whatever their names end in."""
+    mine = [tmp_path / f"kept{ending}" for ending in (".copy", "-notes.copy", ".bak", ".old", ".1", ".tmp", ".new")]
+    for path in mine:
+        path.write_text("mine", encoding="utf-8")
+    for _ in range(2):
+        pool = make_pool([MemoryExporter("t", up=False)], use_memory=False, tmp_file=tmp_path / "kept")
+        pool.send(1)
+        pool.close()
+    assert ["mine"] * len(mine) == [path.read_text(encoding="utf-8") for path in mine]

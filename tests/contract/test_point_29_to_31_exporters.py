@@ -402,3 +402,13 @@ def test_exporters_that_compare_equal_are_two(make_pool: MakePool) -> None:
     pool.send(2)
     assert [1, 2] == a.got
     assert [1, 2] == b.got
+
+
+def test_dead_letters_come_along() -> None:
+    """The dead letters of an exporter that was alone are the pool's when it joins, in memory too, and are counted."""
+    exporter = MemoryBatchExporter("t", refuse=lambda data: data == "bad")
+    exporter.send("bad")
+    assert 1 == len(exporter.dead_letters)
+    with rex.ExporterPool([exporter]) as pool:
+        assert ["bad"] == [letter.data for letter in pool.dead_letters]
+        assert [1] == [lane.dead for lane in pool.status().exporters]

@@ -301,7 +301,7 @@ def break_a_letter(folder: Path) -> None:
 
 
 def leave_something(folder: Path) -> None:
-    (folder / "q.00000001.copy").write_bytes(b"half")
+    (folder / "q.00000001.rewriting").write_bytes(b"half")
     (folder / "q.dead.new").write_bytes(b"half")
 
 

@@ -93,6 +93,20 @@ class Engine:
         if self._background is not None:
             self._background.add(lane)
 
+    def take_over(self, spool: Spool, lanes: dict[str, str]) -> bool:
+        """Keep here what a memory spool holds of an exporter that joins; False when it must be read in place.
+
+        Args:
+            spool: What it kept when it was alone.
+            lanes: Name here for each lane there.
+        """
+        lying = self.lying(self.spool)
+        letters = Counter(lanes[letter.lane] for letter in spool.dead_letters())
+        taken = self.keeper.bring(spool, lanes.__getitem__)
+        if taken:
+            lying.update(letters)
+        return taken
+
     def lying(self, spool: Spool) -> Counter[str]:
         """Dead letters that were in a spool before, by lane; those of lanes that are served are counted there."""
         found = self._lying.get(id(spool))

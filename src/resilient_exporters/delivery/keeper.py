@@ -236,14 +236,15 @@ class Keeper:
         with self._gate:
             self.spool.bury(lane, slice, reasons, attempts)
 
-    def take_letters(self, spool: Spool) -> None:
+    def take_letters(self, spool: Spool, renamed: Callable[[str], str] = str) -> None:
         """Take over the dead letters of a spool that is given up; what is taken is forgotten there.
 
         Raises:
             SpoolError: There is no room for those that are still there.
         """
         for letter in tuple(spool.dead_letters()):
-            self.bury(letter.lane, _slice_of(letter), {0: letter.reason}, letter.attempts)
+            self._check_for(self.spool)(letter.payload)
+            self.bury(renamed(letter.lane), _slice_of(letter), {0: letter.reason}, letter.attempts)
             spool.forget_dead([letter.key])
 
     # Another spool
@@ -315,9 +316,10 @@ class Keeper:
 
     def bring(self, spool: Spool, renamed: Callable[[str], str]) -> bool:
         """Take over what a memory spool owes; False when it, or the rest of it, must be read in place."""
-        if not isinstance(spool, MemorySpool) or isinstance(spool, BackedSpool) or tuple(spool.dead_letters()):
+        if not isinstance(spool, MemorySpool) or isinstance(spool, BackedSpool):
             return False
         try:
+            self.take_letters(spool, renamed)
             for part, lanes in owed_slices(spool):
                 for i, payload in enumerate(part.payloads):
                     self._check_for(self.spool)(payload)

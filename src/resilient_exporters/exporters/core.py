@@ -145,7 +145,8 @@ class Core:
         if self._finalizer is not None:
             self._finalizer.detach()
         spool = engine.release()
-        return [Source(spool, lane, brought=True) for lane in spool.owing()]
+        lanes = dict.fromkeys([*spool.owing(), *(letter.lane for letter in spool.dead_letters())])
+        return [Source(spool, lane, brought=True) for lane in lanes]
 
     def leaves(self, path: str) -> Iterator[tuple[str, Exporter]]:
         """The exporters that lanes are for, by path."""

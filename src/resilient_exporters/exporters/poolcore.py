@@ -128,7 +128,7 @@ class PoolCore(Core):
         """Add lanes for an exporter, or for all exporters of a pool, that has joined."""
         below = isinstance(member._rex, PoolCore)
         lanes = {source.lane: f"{path}/{source.lane}" if below else path for source in brought}
-        if brought and engine.keeper.bring(brought[0].spool, lanes.__getitem__):
+        if brought and engine.take_over(brought[0].spool, lanes):
             brought = []
         for lane, leaf in member._rex.leaves(path):
             sources = [source for source in brought if lanes[source.lane] == lane]

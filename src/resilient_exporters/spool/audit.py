@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.frame import VERSION, read_preamble
+from resilient_exporters.spool.log import LEFTOVER
 from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile, SideFile
 from resilient_exporters.spool.report import Audit, FileKind, FileReport, Finding, LaneReport, Severity, Stretch
 from resilient_exporters.spool.scan import Gap
@@ -307,7 +308,7 @@ class Auditor:
                 self.files.append(FileReport(self._name(suffix), "lock", size))
             elif suffix == ".state.new":
                 self.files.append(FileReport(self._name(suffix), "reserve", size))
-            elif suffix == ".dead.new" or suffix.endswith(".copy"):
+            elif LEFTOVER.fullmatch(suffix):
                 self.files.append(FileReport(self._name(suffix), "leftover", size))
                 self._find("note", "leftover", suffix, "it was to take another file's place; opening deletes it")
 

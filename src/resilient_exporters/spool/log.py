@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,7 +34,11 @@ from resilient_exporters.spool.frame import (
 )
 from resilient_exporters.spool.segment import FAR, NEAR, Segment, Tally, read_all, write_all
 
-__all__ = ["Log", "Numbers", "Placing", "translated"]
+__all__ = ["LEFTOVER", "REWRITING", "Log", "Numbers", "Placing", "translated"]
+
+# Ending of a file that is to take a segment's place: not a name that somebody would give to a backup.
+REWRITING = ".rewriting"
+LEFTOVER = re.compile(r"(?:\.\d{8,})?\.rewriting|\.dead\.new")
 
 _FAR_ORDINAL = 1 << 16
 _pack_head, _pack_crc = HEAD.pack, CRC.pack
@@ -110,7 +115,7 @@ class Placing:
 
     def write_again(self, segment: Segment, handle: int) -> int:
         """Write a segment to a new file that takes its place, because a sync failed; that file, safe."""
-        path = f"{segment.path}.copy"
+        path = f"{segment.path}{REWRITING}"
         with contextlib.suppress(FileNotFoundError):
             self.files.unlink(path)
         new = self.files.open(path, create=True)

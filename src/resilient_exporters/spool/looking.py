@@ -36,7 +36,7 @@ from resilient_exporters.spool.state import load_states
 
 __all__ = ["READING", "Look", "Reading", "SegmentFile", "SideFile"]
 
-_OURS = re.compile(r"|\.\d{8,}|\.state|\.dead|\.lock|\.damaged\.\d+|\.state\.new|\.dead\.new|(?:\.\d{8,})?\.copy")
+_OURS = re.compile(r"|\.\d{8,}|\.state|\.dead|\.lock|\.damaged\.\d+|\.state\.new|\.dead\.new|(?:\.\d{8,})?\.rewriting")
 _SEALED = re.compile(r"\.(\d{8,})")
 # Bytes at the beginning of a segment that tell where it belongs: its first run frame stands there, twice.
 _HEAD = 4096

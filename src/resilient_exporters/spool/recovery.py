@@ -11,6 +11,7 @@ from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.files import Files
 from resilient_exporters.spool.frame import HEADER_SIZE, VERSION, FileKind, preamble, read_preamble
+from resilient_exporters.spool.log import LEFTOVER
 from resilient_exporters.spool.scan import scan
 from resilient_exporters.spool.segment import Segment, read_all, write_all
 from resilient_exporters.spool.state import State
@@ -137,7 +138,7 @@ class Recovery:
         live = self._load("", found[""], ours=ours) if "" in found else None
         # state 12, state 14: written to take another file's place, and never did (`.state.new` is used again)
         for suffix in found:
-            if suffix == ".dead.new" or suffix.endswith(".copy"):
+            if LEFTOVER.fullmatch(suffix):
                 self.files.unlink(self.path + suffix)
         segments = [segment for suffix in sealed if (segment := self._load(suffix, found[suffix], ours=True))]
         self._sort_out(segments, live)

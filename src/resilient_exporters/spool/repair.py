@@ -14,7 +14,7 @@ from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.files import OS, Files
 from resilient_exporters.spool.filespool import FileSpool
 from resilient_exporters.spool.interface import Fate
-from resilient_exporters.spool.log import Log, Numbers, Placing, translated
+from resilient_exporters.spool.log import LEFTOVER, REWRITING, Log, Numbers, Placing, translated
 from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile
 from resilient_exporters.spool.recovery import next_damaged
 from resilient_exporters.spool.scan import Gap
@@ -110,7 +110,7 @@ class _Work:
                 self.done.append(f"sealed the live segment as {name}")
             elif name not in are and kind[1:].isdigit():
                 self.done.append(f"removed {name}, of which nothing was owed or could be used")
-            elif name not in are and kind in (".dead.new", ".copy"):
+            elif name not in are and LEFTOVER.fullmatch(kind):
                 self.done.append(f"deleted the leftover {name}")
             elif not kind and name in are and are[name] < were.get(name, 0):
                 self.done.append(f"cut off {were[name] - are[name]} bytes behind the last whole frame of {name}")
@@ -167,7 +167,7 @@ class _Work:
     def _write_anew(self, file: SegmentFile) -> None:
         """Put a file with the same records, at the same places, where a segment is; nothing else is in it."""
         path = self.path + file.suffix
-        copy = f"{path}.copy"
+        copy = f"{path}{REWRITING}"
         log = self._copied(file, copy)
         live = log.live
         if live is None or live.handle is None:
