@@ -363,3 +363,22 @@ def test_a_damaged_file_object() -> None:
         settle(spool, "a", held(spool))
         assert held(spool) == []
         spool.close()
+
+
+def test_damaged_dead_letters_are_set_aside(tmp_path: Path) -> None:
+    """A dead letter that cannot be read any more is kept in a sibling, byte by byte, and the others stay."""
+    spool = FileSpool(tmp_path / "q")
+    keep(spool, b"one", lanes=frozenset("a"))
+    keep(spool, b"two", lanes=frozenset("a"))
+    found = spool.read("a", 0, 10, 1000)
+    assert found is not None
+    assert 2 == spool.bury("a", found, {0: "no", 1: "never"}, 1)
+    spool.close()
+    path = tmp_path / "q.dead"
+    content = path.read_bytes()
+    at = content.index(b"one")
+    path.write_bytes(content[:at] + b"0ne" + content[at + 3 :])
+    again = FileSpool(tmp_path / "q")
+    assert [b"two"] == [letter.payload for letter in again.dead_letters()]
+    again.close()
+    assert any(b"0ne" in aside.read_bytes() for aside in tmp_path.glob("q.damaged.*"))

@@ -24,7 +24,8 @@ from resilient_exporters.spool.frame import (
     unpack_json,
 )
 from resilient_exporters.spool.interface import DeadLetter
-from resilient_exporters.spool.scan import Found, scan
+from resilient_exporters.spool.recovery import write_aside
+from resilient_exporters.spool.scan import Found, Gap, scan
 from resilient_exporters.spool.segment import read_all, write_all
 
 __all__ = [
@@ -150,10 +151,21 @@ class DeadLetters:
         for frame in found.frames:
             self._take(content, frame)
         self._loaded = True
-        if self._context is None or any(not gap.torn for gap in found.gaps):
+        lost = [gap for gap in found.gaps if not gap.torn]
+        if lost:
+            self._set_aside(content, lost)
+        if self._context is None or lost:
             self._rewrite()
         elif size > found.end:
             self.files.truncate(handle, found.end)
+
+    def _set_aside(self, content: bytes, gaps: Sequence[Gap]) -> None:
+        """Keep the bytes of letters that cannot be read, in a sibling."""
+        places = [{"file": self.path, "offset": gap.start, "length": gap.stop - gap.start} for gap in gaps]
+        pieces = [(where, content[gap.start : gap.stop]) for where, gap in zip(places, gaps, strict=True)]
+        write_aside(self.files, self.path.removesuffix(".dead"), pieces)
+        size = sum(len(lost) for _, lost in pieces)
+        logger.warning("dead_letters_damaged path=%r bytes_set_aside=%d", self.path, size)
 
     def _take(self, content: bytes, frame: Found) -> None:
         if frame.kind != Kind.DEAD:

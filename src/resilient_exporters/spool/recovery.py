@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.spool.cursor import Places
@@ -16,7 +17,7 @@ from resilient_exporters.spool.scan import scan
 from resilient_exporters.spool.segment import Segment, read_all, write_all
 from resilient_exporters.spool.state import State
 
-__all__ = ["SEALED", "Recovered", "Recovery", "judge", "set_aside"]
+__all__ = ["SEALED", "Recovered", "Recovery", "judge", "set_aside", "write_aside"]
 
 logger = logging.getLogger("resilient_exporters")
 
@@ -85,21 +86,39 @@ def next_damaged(files: Files, path: str) -> str:
 
 
 def set_aside(files: Files, path: str, segments: list[Segment]) -> None:
-    """Copy the gaps of segments to a sibling: for each a line of JSON that says where it was, the bytes, a newline."""
-    target = next_damaged(files, path)
+    """Copy the gaps of segments to a sibling."""
     pieces = []
     for segment in segments:
         for gap in segment.gaps:
             length = gap.stop - gap.start
             where = {"file": segment.path, "segment": segment.number, "offset": gap.start, "length": length}
-            pieces.append(json.dumps(where).encode() + b"\n")
-            if segment.handle is not None:
-                pieces.append(read_all(files, segment.handle, length, gap.start))
-            pieces.append(b"\n")
+            pieces.append((where, _bytes_of(files, segment, length, gap.start)))
+    write_aside(files, path, pieces)
+
+
+def _bytes_of(files: Files, segment: Segment, length: int, offset: int) -> bytes:
+    """What stands in a segment's file, which is opened for that if it is not open."""
+    if segment.handle is not None:
+        return read_all(files, segment.handle, length, offset)
+    try:
+        handle = files.open(segment.path)
+    except OSError as error:  # the line that tells where they stood is kept all the same
+        logger.warning("spool_damage_unreadable path=%r error=%r", segment.path, str(error))
+        return b""
+    try:
+        return read_all(files, handle, length, offset)
+    finally:
+        files.close(handle)
+
+
+def write_aside(files: Files, path: str, pieces: list[tuple[dict[str, Any], bytes]]) -> None:
+    """Write damage to a new sibling: for each piece a line of JSON that says where it was, the bytes, a newline."""
+    target = next_damaged(files, path)
+    content = b"".join(json.dumps(where).encode() + b"\n" + lost + b"\n" for where, lost in pieces)
     try:
         handle = files.open(target, create=True)
         try:
-            write_all(files, handle, b"".join(pieces), 0)
+            write_all(files, handle, content, 0)
         finally:
             files.close(handle)
     except OSError as error:

@@ -73,13 +73,13 @@ def repair(path: str | os.PathLike[str], *, files: Files = OS, reading: Reading 
         spool.sync()
         # Drops nothing; but what damage opening has met is set aside behind it.
         spool.expire(0.0)
+        # Reading it sets aside what is damaged in the file of dead letters, and writes it anew.
+        spool.dead_letters()
         work = _Work(before.path, files, reading)
         try:
             work.compare(before)
             work.side_files()
             work.segments()
-            # Reading it writes a damaged file of dead letters anew.
-            spool.dead_letters()
             work.state()
         except OSError as error:
             raise translated(error, "repairing", before.path) from error
@@ -144,12 +144,10 @@ class _Work:
         )
 
     def side_files(self) -> None:
-        """Set aside what is damaged in the state and dead-letter files, which are written anew from the rest."""
-        look = Look(self.path, self.reading)
-        for suffix in (".state", ".dead"):
-            side = look.side_file(suffix)
-            if side is not None:
-                self._set_aside(suffix, None, side.content, [gap for gap in side.found.gaps if not gap.torn])
+        """Set aside what is damaged in the state file, which is written anew; opening does so for dead letters."""
+        side = Look(self.path, self.reading).side_file(".state")
+        if side is not None:
+            self._set_aside(".state", None, side.content, [gap for gap in side.found.gaps if not gap.torn])
 
     # ---------------------------------------------------------------- segments
 
