@@ -167,6 +167,7 @@ class Look:
         self.states: dict[str, Places] = {}
         self.spool: int | None = None
         self._live_identity: tuple[int, int] | None = None
+        self._live_size = 0
         try:
             self._read()
         except FileNotFoundError as error:
@@ -197,6 +198,17 @@ class Look:
         found = self.files.siblings(self.path)
         return {suffix: size for suffix, size in found.items() if _OURS.fullmatch(suffix)}
 
+    def still_holds(self) -> bool:
+        """Whether the files are as they were when the look began: the same ones, of the same sizes."""
+        if self.listed() != self.sizes:
+            return False
+        if "" not in self.sizes:
+            return self._live_identity is None
+        try:
+            return self.files.identity(self.path) == self._live_identity and self._live_size == self.sizes[""]
+        except FileNotFoundError:
+            return False
+
     def _content(self, suffix: str, limit: int | None = None) -> bytes | None:
         """A file's content, or its beginning; None when it is not there (any more)."""
         path = self.path + suffix
@@ -208,6 +220,8 @@ class Look:
             if suffix == "":
                 self._live_identity = self.files.identity(handle)
             size = self.files.size(handle)
+            if suffix == "":
+                self._live_size = size
             return read_all(self.files, handle, size if limit is None else min(size, limit))
         finally:
             # At once: on Windows an open file cannot be renamed, and its holder may want to.
