@@ -178,10 +178,15 @@ class Session:
             _log.debug("cancel_failed exporter=%s error=%s", self._name, _text(error))
 
     def _verdict(self, error: psycopg.Error) -> Exception:
-        """What an error means for delivery, by its SQLSTATE: the classes of drivers do not tell."""
+        """What an error means for delivery, by its SQLSTATE; without one, whether the connection is to blame.
+
+        A socket that breaks while the driver waits leaves its connection open until the next call.
+        """
+        import psycopg
+
         code = error.sqlstate or ""
         text = f"{self._name}: {_text(error)}"
-        if not code and self._connection.closed:
+        if not code and (self._connection.closed or isinstance(error, psycopg.OperationalError)):
             return TargetDown(text)
         if code[:2] in _PASSING_CLASSES or code in _PASSING:
             return TargetDown(text)
