@@ -24,11 +24,8 @@ from resilient_exporters.spool.frame import FileKind, preamble
 from resilient_exporters.spool.interface import Spool
 from resilient_exporters.spool.peek import peek
 from resilient_exporters.spool.repair import repair
+from tests.counts import EXAMPLES, MOMENTS
 from tests.spool.spooling import AB, A, Row, contents, is_subsequence, keep, restore, rows
-
-STEP = 1 if os.environ.get("CI_STATES") else 17
-"""Every how many bytes to damage one: all in CI."""
-EXAMPLES = 300 if os.environ.get("CI_STATES") else 40
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +106,7 @@ def make_history(spool: Spool, data: st.DataObject) -> None:
             spool.bury(lane, part, dict.fromkeys(sorted(chosen), "no"), 1)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data(), size=st.sampled_from([400, 900, 1 << 20]), streaming=st.booleans())
 def test_it_agrees_after_any_history(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, size: int, streaming: bool
@@ -365,7 +362,7 @@ def test_any_byte(tmp_path: Path) -> None:
     spool.close()
     whole = contents(tmp_path)
     for name in sorted(whole):
-        for at in range(0, 0 if name.endswith(".new") else len(whole[name]), STEP):
+        for at in range(0, 0 if name.endswith(".new") else len(whole[name]), MOMENTS):
             restore(tmp_path, whole)
             flip(tmp_path / name, at)
             audit(tmp_path / "q", deep=False)

@@ -14,10 +14,8 @@ import pytest
 from resilient_exporters.spool import FileSpool, StreamSpool
 from resilient_exporters.spool.frame import JOINED, Kind
 from resilient_exporters.spool.scan import scan
+from tests.counts import DAMAGES
 from tests.spool.spooling import AB, A, Row, contents, held, is_subsequence, keep, restore, rows, settle
-
-STEP = 1 if os.environ.get("CI_STATES") else 3
-"""Every how many bytes to damage one: all in CI."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +68,7 @@ def test_a_flipped_byte_costs_its_frame(tmp_path: Path) -> None:
     """Any byte of the live segment: the records of that frame, no others; frames that others need cost nothing."""
     before = fill(tmp_path / "q")
     files = contents(tmp_path)
-    for at in range(0, len(files["q"]), STEP):
+    for at in range(0, len(files["q"]), DAMAGES):
         data = bytearray(files["q"])
         data[at] ^= 1 << at % 8
         restore(tmp_path, {**files, "q": bytes(data)})
@@ -82,7 +80,7 @@ def test_a_cut_costs_what_is_behind_it(tmp_path: Path) -> None:
     before = fill(tmp_path / "q")
     files = contents(tmp_path)
     size = len(files["q"])
-    for at in range(0, size, STEP):
+    for at in range(0, size, DAMAGES):
         restore(tmp_path, {**files, "q": files["q"][:at]})
         check(tmp_path / "q", before, touched(files["q"], at, size)).close()
 
@@ -92,7 +90,7 @@ def test_zeros_cost_what_they_cover(tmp_path: Path) -> None:
     before = fill(tmp_path / "q")
     files = contents(tmp_path)
     size = len(files["q"])
-    for at in range(16, size, 5 * STEP):
+    for at in range(16, size, 5 * DAMAGES):
         for length in (1, 30, 100):
             data = bytearray(files["q"])
             data[at : at + length] = bytes(len(data[at : at + length]))
@@ -115,7 +113,7 @@ def test_a_flipped_byte_in_a_sealed_segment(tmp_path: Path) -> None:
     sealed = sorted(name for name in files if name.startswith("q.0"))
     assert len(sealed) >= 3
     name = sealed[1]
-    for at in range(0, len(files[name]), 2 * STEP):
+    for at in range(0, len(files[name]), 2 * DAMAGES):
         data = bytearray(files[name])
         data[at] ^= 1 << at % 8
         restore(tmp_path, {**files, name: bytes(data)})
@@ -308,8 +306,8 @@ def test_any_state_file_costs_duplicates_only(tmp_path: Path) -> None:
     spool.close()
     files = contents(tmp_path)
     state = files.pop("q.state")
-    flips = [state[:at] + bytes([state[at] ^ 4]) + state[at + 1 :] for at in range(0, len(state), STEP)]
-    cuts = [state[:at] for at in range(0, len(state), STEP)]
+    flips = [state[:at] + bytes([state[at] ^ 4]) + state[at + 1 :] for at in range(0, len(state), DAMAGES)]
+    cuts = [state[:at] for at in range(0, len(state), DAMAGES)]
     for broken in [*flips, *cuts, b"something else entirely"]:
         restore(tmp_path, {**files, "q.state": broken})
         spool = FileSpool(path, segment_size=400)
@@ -331,7 +329,7 @@ def test_any_dead_letter_file(tmp_path: Path) -> None:
     spool.close()
     files = contents(tmp_path)
     dead = files["q.dead"]
-    for at in range(0, len(dead), STEP):
+    for at in range(0, len(dead), DAMAGES):
         restore(tmp_path, {**files, "q.dead": dead[:at] + bytes([dead[at] ^ 4]) + dead[at + 1 :]})
         spool = FileSpool(path)
         letters = [letter.payload for letter in spool.dead_letters()]
@@ -352,7 +350,7 @@ def test_a_damaged_file_object() -> None:
     settle(spool, "a", [b"one"])
     spool.close()
     data = file.getvalue()
-    for at in range(0, len(data), STEP):
+    for at in range(0, len(data), DAMAGES):
         file = io.BytesIO(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
         spool = StreamSpool(file)
         for lane in "ab":

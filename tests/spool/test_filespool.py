@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from resilient_exporters.spool import FileSpool
 from resilient_exporters.spool.files import Files, Unlockable
 from resilient_exporters.spool.frame import FileKind, preamble
 from resilient_exporters.spool.interface import Fate
+from tests.spool.interruptions import interrupted_at
 from tests.spool.spooling import AB, A, B, contents, held, keep, rows, settle, slices
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -101,6 +103,23 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "q").write_bytes(begin + struct.pack("<I", crc32(begin)) + b"frames of the future")
     with pytest.raises(InvalidConfigError, match="newer version"):
         FileSpool(tmp_path / "q")
+
+
+def test_a_sealed_segment_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """It is not read with the wrong eyes, nor set aside as damage: all files stay as they are."""
+    import struct
+    from zlib import crc32
+
+    with closing(FileSpool(tmp_path / "q", segment_size=300)) as spool:
+        keep(spool, b"x" * 200, b"y" * 200)
+    (sealed,) = tmp_path.glob("q.0*")
+    begin = struct.pack("<8sHH", b"rexspool", 2, 1)
+    content = begin + struct.pack("<I", crc32(begin)) + b"frames of the future" * 9
+    sealed.write_bytes(content)
+    before = contents(tmp_path)
+    with pytest.raises(InvalidConfigError, match="newer version"):
+        FileSpool(tmp_path / "q")
+    assert contents(tmp_path) == before
 
 
 def test_one_valid_frame_makes_it_ours(tmp_path: Path) -> None:
@@ -597,6 +616,19 @@ def test_many_threads(tmp_path: Path) -> None:
             assert own == [b"%d %03d" % (name, number) for number in range(150)]
     assert spool.owing() == ()
     spool.close()
+
+
+def test_an_interrupt_of_the_quick_way(tmp_path: Path) -> None:
+    """Ctrl-C at any call: the record is kept or not, the accounts say so, and the next one is kept."""
+    number, reached = 0, True
+    while reached:
+        with closing(FileSpool(tmp_path / str(number))) as spool:
+            keep(spool, b"before")
+            reached = interrupted_at(number, lambda spool=spool: spool.append_one(b"outer", A, 2.0))  # type: ignore[misc]
+            keep(spool, b"after")
+            assert held(spool) in ([b"before", b"after"], [b"before", b"outer", b"after"])
+        number += 1
+    assert number > 5
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts handles in /proc")

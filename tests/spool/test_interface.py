@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import signal
 import tempfile
 import threading
@@ -31,10 +30,9 @@ from resilient_exporters.spool.filespool import FileSpool
 from resilient_exporters.spool.interface import Fate, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.spool.stream import StreamSpool
+from tests.counts import EXAMPLES, SIGNALS
 from tests.spool.interruptions import at_line
 
-EXAMPLES = max(40, int(os.environ.get("CI_STATES", "0")) // 20)
-SIGNALS = int(os.environ.get("CI_SIGNALS", "100"))
 LANES = ("a", "b", "c")
 EVERYTHING = 1 << 30
 
@@ -190,6 +188,15 @@ class SpoolMachine(RuleBasedStateMachine):
             self.model.records.append(
                 Kept(payload, run, first + index, self.clock, options, flags, expires, set(lanes))
             )
+
+    @rule(payload=st.binary(max_size=40), lanes=st.sets(st.sampled_from(LANES), min_size=1))
+    def append_one(self, payload: bytes, lanes: set[str]) -> None:
+        """The quick way keeps a record as the long one does, or has done nothing."""
+        self.clock += 0.25
+        if not self.spool.append_one(payload, frozenset(lanes), self.clock):
+            self.spool.append([payload], frozenset(lanes), time=self.clock)
+        self.model.records.append(Kept(payload, self.spool.run, self.next, self.clock, b"", 0, 0.0, set(lanes)))
+        self.next += 1
 
     @rule(lane=st.sampled_from(LANES), records=st.integers(1, 6), size=st.integers(1, 100), skip=st.integers(0, 3))
     def read(self, lane: str, records: int, size: int, skip: int) -> None:
@@ -482,6 +489,34 @@ def test_an_append_inside_an_append_is_kept(kind: str, fresh: bool, batch: int) 
                 spool = opener()
                 assert [row[3] for row in held(spool, "a")] == found
                 spool.close()
+        line += 1
+    assert line > 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_append_inside_the_quick_way_is_kept(kind: str) -> None:
+    """A signal handler may append before every single line of the quick way: both are kept, once."""
+    lanes, line, reached = frozenset("a"), 0, True
+    while reached:
+        with KINDS[kind]() as opener:
+            spool = opener()
+            spool.append([b"before"], lanes, time=1.0)
+
+            def outer(spool: Spool = spool) -> None:
+                if not spool.append_one(b"outer", lanes, 2.0):
+                    spool.append([b"outer"], lanes, time=2.0)
+
+            reached = at_line(
+                line,
+                type(spool).append_one.__code__,
+                lambda spool=spool: spool.append([b"inner"], lanes, time=3.0),  # type: ignore[misc]
+                outer,
+            )
+            found = [row[3] for row in held(spool, "a")]
+            assert sorted(found) == sorted([b"before", b"outer", *[b"inner"] * reached])
+            assert found[0] == b"before"
+            assert spool.account("a").records == len(found)
+            spool.close()
         line += 1
     assert line > 10
 

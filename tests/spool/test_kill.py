@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,8 +15,9 @@ import pytest
 from resilient_exporters.spool.filespool import FileSpool
 from resilient_exporters.spool.interface import Fate, Spool
 from resilient_exporters.spool.stream import StreamSpool
+from tests.children import Child
+from tests.counts import KILLS
 
-KILLS = int(os.environ.get("CI_KILLS", "20"))
 LANES = ("a", "b")
 
 
@@ -37,27 +37,35 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def work(spool: Spool, serial: int, rng: random.Random) -> None:
-    """Append, settle and bury for ever; run in a process of its own, until it is killed."""
-    while True:
-        count = rng.choice([1, 1, 1, 5])
-        numbers = range(serial, serial + count)
-        serial += count
-        say("begin", *numbers)
-        payloads = [b"%d:" % number + bytes(number % 300) for number in numbers]
-        spool.append(payloads, frozenset(LANES), time=1.0, sync=rng.random() < 0.05)
-        say("kept", *numbers)
-        lane = rng.choice(LANES)
-        part = spool.read(lane, 0, rng.randint(1, 12), 1 << 20)
-        if part is None or rng.random() < 0.3:
-            continue
-        settled = [serial_of(payload) for payload in part.payloads]
-        if rng.random() < 0.1:
-            say("bury", lane, settled[0])
-            spool.bury(lane, part, {0: "refused"}, 1)
-        else:
-            say("settle", lane, *settled)
-            spool.settle(lane, part.places, Fate.DELIVERED)
+def live(kind: str, path: str, serial: int, seed: int) -> None:
+    """Append, settle and bury until killed; run in a process of its own."""
+    rng = random.Random(seed)
+    with opened(kind, path) as spool:
+        while True:
+            serial = work(spool, serial, rng)
+
+
+def work(spool: Spool, serial: int, rng: random.Random) -> int:
+    """Append, then settle or bury; the serial number of the next record."""
+    count = rng.choice([1, 1, 1, 5])
+    numbers = range(serial, serial + count)
+    serial += count
+    say("begin", *numbers)
+    payloads = [b"%d:" % number + bytes(number % 300) for number in numbers]
+    spool.append(payloads, frozenset(LANES), time=1.0, sync=rng.random() < 0.05)
+    say("kept", *numbers)
+    lane = rng.choice(LANES)
+    part = spool.read(lane, 0, rng.randint(1, 12), 1 << 20)
+    if part is None or rng.random() < 0.3:
+        return serial
+    settled = [serial_of(payload) for payload in part.payloads]
+    if rng.random() < 0.1:
+        say("bury", lane, settled[0])
+        spool.bury(lane, part, {0: "refused"}, 1)
+    else:
+        say("settle", lane, *settled)
+        spool.settle(lane, part.places, Fate.DELIVERED)
+    return serial
 
 
 def serial_of(payload: object) -> int:
@@ -109,23 +117,12 @@ class Told:
 def test_killed_again_and_again(kind: str, tmp_path: Path) -> None:
     """Killed at any moment, opened again, killed again: what was kept is there until it was settled."""
     told, path = Told(), str(tmp_path / "spool")
-    for kill in range(KILLS):
+    for kill in range(KILLS // 2):
         rng = random.Random(kill)
         serial = max(told.begun, default=0) + 1
-        command = [sys.executable, __file__, kind, path, str(serial), str(kill)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            for _ in range(rng.choice([1, 2, 5, 50, 300])):
-                told.hear(child.stdout.readline().decode())
-            child.kill()
-            for line in child.stdout:
-                told.hear(line.decode())
-        assert child.returncode < 0, "it ended by itself"
+        with Child(live, kind, path, serial, kill) as child:
+            for line in child.hear(rng.choice([1, 2, 5, 50, 300])) + child.kill():
+                told.hear(line)
         with opened(kind, path) as spool:
             told.check(spool)
-    assert len(told.kept) > KILLS
-
-
-if __name__ == "__main__":
-    with opened(sys.argv[1], sys.argv[2]) as spool:
-        work(spool, int(sys.argv[3]), random.Random(sys.argv[4]))
+    assert len(told.kept) > KILLS // 2

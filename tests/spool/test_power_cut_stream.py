@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import random
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from resilient_exporters.spool.files import Files
 from resilient_exporters.spool.stream import StreamSpool
 from resilient_exporters.testing.tornfiles import TornFiles
+from tests.counts import STATES
 from tests.spool.histories import random_history, troubled_history
 
-STATES = int(os.environ.get("CI_STATES", "1500"))
 PATH = "/disk/stream"
 
 
@@ -89,7 +88,7 @@ def open_stream(files: TornFiles) -> StreamSpool:
 @pytest.mark.parametrize("block", range(5))
 def test_random_histories_and_power_cuts(block: int) -> None:
     """Cut anywhere, in any state: what was synced is there, the rest is there or not, and never altered."""
-    for seed in range(block, STATES // 20, 5):
+    for seed in range(block, STATES // 10, 5):
         rng = random.Random(seed)
         history = random_history(rng, rng.choice([5, 10, 30]), open_stream)
         for _ in range(10):
@@ -106,7 +105,7 @@ def test_random_histories_and_power_cuts(block: int) -> None:
 @pytest.mark.parametrize("block", range(5))
 def test_random_histories_and_kills(block: int) -> None:
     """Killed between any two operations: all that was kept is there."""
-    for seed in range(block, STATES // 25, 5):
+    for seed in range(block, STATES // 50, 5):
         history = random_history(random.Random(seed), 12, open_stream)
         for cut in range(history.files.operations + 1):
             history.check(history.files.killed(cut), cut, killed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 
 from resilient_exporters.exceptions import InvalidConfigError, PoolClosed, SpoolError, SpoolFull, SpoolInUse
 from resilient_exporters.spool import StreamSpool
+from resilient_exporters.spool.files import Files
 from tests.spool.spooling import AB, A, held, keep, settle
 
 
@@ -151,3 +153,29 @@ def test_the_budget() -> None:
     assert held(spool) == before[2:]
     keep(spool, b"new")
     spool.close()
+
+
+def test_a_failing_sync_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sync left in doubt is written again in the same file object: nothing appears where the process works."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    sync, failures = Files.sync, [True, True, False]
+
+    def failing(self: Files, handle: int) -> None:
+        if failures and failures.pop():
+            raise OSError(errno.EIO, "Input/output error")
+        sync(self, handle)
+
+    with open(tmp_path / "f", "w+b") as file:
+        spool = StreamSpool(file)
+        keep(spool, b"one")
+        monkeypatch.setattr(Files, "sync", failing)
+        failures.reverse()
+        with pytest.raises(SpoolError):
+            spool.append([b"two"], A, time=1.0, sync=True)
+        spool.append([b"three"], A, time=1.0, sync=True)
+        assert held(spool) == [b"one", b"three"]
+        spool.close()
+    assert os.listdir(here) == []
+    assert sorted(os.listdir(tmp_path)) == ["f", "here"]

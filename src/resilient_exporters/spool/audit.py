@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.frame import VERSION, read_preamble
-from resilient_exporters.spool.log import LEFTOVER
 from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile, SideFile
+from resilient_exporters.spool.placing import LEFTOVER
 from resilient_exporters.spool.report import Audit, FileKind, FileReport, Finding, LaneReport, Severity, Stretch
 from resilient_exporters.spool.scan import Gap
-from resilient_exporters.spool.segment import Entry, Segment
+from resilient_exporters.spool.segment import Segment
+from resilient_exporters.spool.window import Entry
 
 __all__ = [
     "Audit",
@@ -232,7 +233,7 @@ class Auditor:
             return False
         for entry in file.entries():
             for name in file.segment.sets[entry.set]:
-                self._of(name).add(*_owed(entry, self.look.states.get(name)), entry.time)
+                self._of(name).add(*_owed(entry, self.look.states.get(name)), entry.times[0])
         return True
 
     def _of(self, name: str) -> _Count:
@@ -319,12 +320,11 @@ def _stretches(gaps: list[Gap]) -> tuple[Stretch, ...]:
 
 def _owed(entry: Entry, places: Places | None) -> tuple[int, int]:
     """Records, and bytes, of a frame that a lane owes."""
-    if places is None:
-        return len(entry.records.lengths), sum(entry.records.lengths)
+    places = places or Places()
     records = size = 0
     for first, last in places.missing(entry.first, entry.last):
         records += last - first + 1
-        size += sum(entry.records.lengths[first - entry.first : last - entry.first + 1])
+        size += sum(map(len, entry.payloads[first - entry.first : last - entry.first + 1]))
     return records, size
 
 

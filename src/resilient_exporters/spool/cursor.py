@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Places", "runs"]
 
@@ -13,8 +13,11 @@ __all__ = ["Places", "runs"]
 #   1                                                        places
 
 
-def runs(places: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Ascending places as (first, last) ranges of neighbours."""
+def runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending places, each once, as (first, last) ranges of neighbours."""
+    if places and places[-1] - places[0] == len(places) - 1:
+        yield places[0], places[-1]
+        return
     first = last = -1
     for place in places:
         if place != last + 1 or first < 0:

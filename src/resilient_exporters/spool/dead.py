@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Protocol
 
-from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.files import Files, read_all, write_all
 from resilient_exporters.spool.frame import (
     FRAME,
     HEADER_SIZE,
@@ -26,7 +26,6 @@ from resilient_exporters.spool.frame import (
 from resilient_exporters.spool.interface import DeadLetter
 from resilient_exporters.spool.recovery import write_aside
 from resilient_exporters.spool.scan import Found, Gap, scan
-from resilient_exporters.spool.segment import read_all, write_all
 
 __all__ = [
     "FORGOTTEN",

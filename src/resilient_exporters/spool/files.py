@@ -15,7 +15,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["OS", "Files", "Unlockable"]
+__all__ = ["OS", "Files", "Unlockable", "read_all", "write_all"]
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -174,3 +174,26 @@ class Files:
 
 
 OS = Files()
+
+
+def write_all(files: Files, handle: int, data: bytes | bytearray, offset: int) -> None:
+    """Write all of `data`, however often the system takes only a part."""
+    wrote = files.pwrite(handle, data, offset)
+    while wrote < len(data):
+        rest = files.pwrite(handle, data[wrote:], offset + wrote)
+        if rest <= 0:
+            raise OSError(f"the system took {wrote} of {len(data)} bytes")
+        wrote += rest
+
+
+def read_all(files: Files, handle: int, size: int, offset: int = 0) -> bytes:
+    """Read `size` bytes, fewer only at the end of the file."""
+    data = files.pread(handle, size, offset)
+    if 0 < len(data) < size:
+        pieces = [data]
+        have = len(data)
+        while have < size and (more := files.pread(handle, size - have, offset + have)):
+            pieces.append(more)
+            have += len(more)
+        data = b"".join(pieces)
+    return data

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from resilient_exporters.exceptions import InvalidConfigError, SpoolError, SpoolInUse
 from resilient_exporters.spool.dead import DeadLetters
-from resilient_exporters.spool.files import OS, Files, Unlockable
+from resilient_exporters.spool.files import OS, Files, Unlockable, read_all, write_all
 from resilient_exporters.spool.ledger import Lane, Ledger
-from resilient_exporters.spool.log import Log, Placing, translated
+from resilient_exporters.spool.log import Log
 from resilient_exporters.spool.logspool import LogSpool, Parts
+from resilient_exporters.spool.placing import Placing, translated
 from resilient_exporters.spool.recovery import Recovery, set_aside
 from resilient_exporters.spool.room import Room
-from resilient_exporters.spool.segment import Segment, read_all, write_all
+from resilient_exporters.spool.segment import Segment
 from resilient_exporters.spool.state import State
 
 __all__ = ["FileSpool"]

@@ -197,8 +197,8 @@ def unpack_json(body: bytes) -> Any:
     return json.loads(body)
 
 
-def pack_many(payloads: Sequence[bytes], options: bytes, expires: float) -> tuple[int, list[bytes]]:
-    """Kind and presence bits for `meta`, and the pieces of the body behind place and time."""
+def pack_many(payloads: Sequence[bytes], options: bytes, expires: float) -> tuple[int, bytes, int]:
+    """Kind and presence bits for `meta`, what stands between time and payloads, and the length of all payloads."""
     meta, pieces = 0, []
     if expires:
         meta |= EXPIRES
@@ -207,13 +207,13 @@ def pack_many(payloads: Sequence[bytes], options: bytes, expires: float) -> tupl
         meta |= OPTIONS
         pieces += (COUNT.pack(len(options)), options)
     if len(payloads) == 1:
-        return meta | Kind.ONE << KIND_SHIFT, [*pieces, payloads[0]]
+        return meta | Kind.ONE << KIND_SHIFT, b"".join(pieces), len(payloads[0])
     lengths = [*map(len, payloads)]
     wide = max(lengths) > 0xFFFF
     if wide:
         meta |= WIDE
     pieces.append(Struct(f"<I{len(lengths)}{'I' if wide else 'H'}").pack(len(lengths), *lengths))
-    return meta | Kind.MANY << KIND_SHIFT, [*pieces, *payloads]
+    return meta | Kind.MANY << KIND_SHIFT, b"".join(pieces), sum(lengths)
 
 
 class Records(NamedTuple):

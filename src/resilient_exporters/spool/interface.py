@@ -175,6 +175,13 @@ class Spool(Protocol):
             SpoolMoving: The spool is frozen; nothing of it was kept.
         """
 
+    def append_one(self, payload: bytes, lanes: frozenset[str], time: float) -> bool:
+        """Keep one plain record, as `append` does, if that is all there is to do; the quick way.
+
+        Returns:
+            False when nothing was done: `append` does it, or says what is in the way.
+        """
+
     def read(self, lane: str, after: int, records: int, size: int) -> Slice | None:
         """The next records that `lane` owes at places above `after`; None when there are none.
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from resilient_exporters.spool.cursor import Places, runs
-from resilient_exporters.spool.frame import FLAG_SHIFT, KIND_SHIFT, MAX_FLAGS, OPTIONS, RECORD_SIZE, Context, Kind
+from resilient_exporters.spool.frame import Context
+from resilient_exporters.spool.handed import Handed
 from resilient_exporters.spool.interface import Slice
 from resilient_exporters.spool.log import Log
+from resilient_exporters.spool.picking import Pick
 from resilient_exporters.spool.scan import Scan
-from resilient_exporters.spool.segment import Damaged, Entry, Segment, Tally, Window
+from resilient_exporters.spool.segment import Segment, Tally
+from resilient_exporters.spool.window import CHUNK, Damaged, Entry, Window
 
 __all__ = ["Lane", "Ledger"]
 
-# Records that were handed out and not settled are remembered with their size, at most so many a lane.
-_HANDED = 1 << 16
 # Sealed segments whose files stay open for reading.
 _OPEN = 16
-# `meta` of a frame with one record, without options or expiry, is below this.
-_PLAIN = (Kind.ONE << KIND_SHIFT) + OPTIONS
-_FLAGS = MAX_FLAGS << FLAG_SHIFT
+# Windows that are kept for the lanes that come behind.
+_RECENT = 4
 
 
 class Lane:
@@ -33,7 +32,7 @@ class Lane:
         places: Where it owes nothing: settled, never owed, or lost.
         settled: Records and bytes that it settled since opening.
         before: Records and bytes that it owed at opening.
-        handed: Place -> size of records handed out and not settled.
+        handed: What it was handed and has not settled.
         oldest: Place and time of the oldest record owed, as last seen.
     """
 
@@ -44,7 +43,7 @@ class Lane:
         self.places = places
         self.settled = Tally()
         self.before = Tally()
-        self.handed: dict[int, int] = {}
+        self.handed = Handed()
         self.oldest: tuple[int, float] | None = None
         # Where it reads: a window of a segment, and the next entry in it.
         self.segment: Segment | None = None
@@ -68,6 +67,10 @@ class Ledger:
         self.lanes: dict[str, Lane] = {}
         self.lost = 0
         self.found_gaps: list[Segment] = []
+        # Segments in which nothing was owed when somebody settled there last.
+        self._settled: dict[int, Segment] = {}
+        # Segment and offset -> bytes looked at, window: lanes that read the same share it.
+        self._recent: dict[tuple[int, int], tuple[int, Window]] = {}
         self._retire = retire
 
     # ---------------------------------------------------------------- lanes
@@ -113,6 +116,7 @@ class Ledger:
             segment.note_done(name, owed.records - records, owed.bytes - size)
             lane.before.records += records
             lane.before.bytes += size
+        self._settled[segment.number] = segment
 
     def _unsettled(self, segment: Segment, lane: Lane) -> tuple[int, int]:
         owed = self.owed_between(lane, segment.base, segment.next - 1)
@@ -129,6 +133,18 @@ class Ledger:
 
     def window(self, segment: Segment, offset: int, context: Context) -> Window | None:
         """Read on in a segment; damage that is met is counted and stepped over."""
+        key, end = (segment.number, offset), min(offset + CHUNK, segment.end)
+        recent = self._recent.get(key)
+        if recent is not None and recent[0] == end:
+            return recent[1]
+        window = self._read(segment, offset, context)
+        if window is not None:
+            self._recent[key] = end, window
+            if len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
+        return window
+
+    def _read(self, segment: Segment, offset: int, context: Context) -> Window | None:
         self._opened(segment)
         if segment.gaps and not segment.scanned:
             self._rescan(segment)
@@ -158,8 +174,10 @@ class Ledger:
         known = set(segment.gaps)
         found = segment.rescan()
         segment.done = {}
+        self._recent.clear()
         for lane in self.lanes.values():
             lane.segment = lane.window = None
+            lane.handed = Handed()
         if not known.issuperset(segment.gaps):
             self.found_gaps.append(segment)
         if not segment.counted:
@@ -174,11 +192,12 @@ class Ledger:
             now = segment.owed().get(name, Tally())
             segment.note_done(name, now.records - records, now.bytes - size)
             self.lost += max(lost, 0)
+        self._settled[segment.number] = segment
         return found
 
     def read(self, lane: Lane, after: int, records: int, size: int) -> Slice | None:
         """The next records that a lane owes behind `after`."""
-        pick = _Pick(lane, lane.places.after(after), records, size)
+        pick = Pick(lane.places, lane.places.after(after), records, size)
         for segment, window in self._windows_for(lane, pick):
             mine = {number for number, lanes in segment.sets.items() if lane.name in lanes}
             lane.index = pick.take(window, lane.index, mine)
@@ -187,14 +206,12 @@ class Ledger:
         found = pick.found
         if found is None:
             return None
-        lane.handed.update(zip(found.places, map(len, found.payloads), strict=True))  # type: ignore[arg-type]  # bytes
-        if len(lane.handed) > _HANDED:
-            lane.handed = dict(islice(lane.handed.items(), len(lane.handed) - _HANDED // 2, None))
+        lane.handed.note(found.places, found.payloads)  # type: ignore[arg-type]  # bytes in files
         if lane.places.floor == found.places[0] - 1:
             lane.oldest = found.places[0], found.times[0]
         return found
 
-    def _windows_for(self, lane: Lane, pick: _Pick) -> Iterator[tuple[Segment, Window]]:
+    def _windows_for(self, lane: Lane, pick: Pick) -> Iterator[tuple[Segment, Window]]:
         """Windows from the one on that holds what is picked next; the lane remembers how far it got."""
         if not self._seek(lane, pick.place):
             return
@@ -216,18 +233,17 @@ class Ledger:
                     lane.window, lane.index = following, 0
 
     def _next_segment(self, lane: Lane, segment: Segment) -> bool:
-        following = next(
-            (
-                other
-                for other in self.segments()
-                if other.number > segment.number and any(lane.name in lanes for lanes in list(other.counts))
-            ),
-            None,
-        )
-        if following is None:
-            return False
-        self._enter(lane, following, 0)
-        return True
+        segments = self.segments()
+        at = bisect_right(segments, segment.number, key=lambda other: other.number)
+        return self._enter_first(lane, segments[at:], 0)
+
+    def _enter_first(self, lane: Lane, segments: list[Segment], place: int) -> bool:
+        """Go to the first of these segments that holds records of the lane; False when none does."""
+        for segment in segments:
+            if any(lane.name in lanes for lanes in list(segment.counts)):
+                self._enter(lane, segment, place)
+                return True
+        return False
 
     def _enter(self, lane: Lane, segment: Segment, place: int) -> None:
         _, offset, context = segment.mark_before(place)
@@ -239,26 +255,34 @@ class Ledger:
         """Make the lane's window the one that holds `place`, or the first behind it; False when there is none."""
         segment, window = lane.segment, lane.window
         if segment is not None and window is not None and segment.number in self.log.segments:
-            frames = window.frames
-            if frames and window.base + frames[0][4] <= place <= window.last() + 1:
-                # The last frame that begins at or before the place: if that ends before it, it is skipped.
-                lane.index = max(bisect_right(frames, place - window.base, key=lambda frame: frame[4]) - 1, 0)
+            entries = window.entries
+            if entries and entries[0].first <= place <= window.last() + 1:
+                # The last entry that begins at or before the place: if that ends before it, it is skipped.
+                lane.index = max(bisect_right(entries, place, key=lambda entry: entry.first) - 1, 0)
                 return True
         lane.segment = lane.window = None
-        for segment in self.segments():
-            if segment.next > place and any(lane.name in lanes for lanes in list(segment.counts)):
-                self._enter(lane, segment, place)
-                return True
-        return False
+        return self._enter_first(lane, self._segments_from(place), place)
+
+    def _segments_from(self, place: int) -> list[Segment]:
+        """The segments from the one on that holds a place."""
+        segments = self.segments()
+        return segments[bisect_right(segments, place, key=lambda segment: segment.next) :]
 
     # ---------------------------------------------------------------- settling
 
-    def settle(self, lane: Lane, places: Iterable[int]) -> list[tuple[int, int]]:
+    def settle(self, lane: Lane, places: Sequence[int]) -> list[tuple[int, int]]:
         """Take places off a lane's account; the ranges around them at which it owes nothing now."""
+        if not places:
+            return []
+        whole = lane.handed.whole(places)
+        if whole is not None:
+            lane.handed.forget(places[0])
+            owed = lane.places.missing(places[0], places[-1])
+            if sum(last - first + 1 for first, last in owed) == len(places):
+                return self.take_off(lane, *whole)
         sizes = self.sizes(lane, places)
-        for place in sizes:
-            lane.handed.pop(place, None)
-        return self.take_off(lane, sizes)
+        fresh = sorted(sizes)
+        return self.take_off(lane, fresh, [sizes[place] for place in fresh])
 
     def sizes(self, lane: Lane, places: Iterable[int]) -> dict[int, int]:
         """Place -> payload size of those of these places that the lane owes."""
@@ -268,7 +292,7 @@ class Ledger:
         for place in places:
             if place in settled:
                 continue
-            size = handed.get(place, -1)
+            size = handed.size(place)
             if size >= 0:
                 sizes[place] = size
             else:
@@ -279,144 +303,54 @@ class Ledger:
             sizes.update((place, owed[place]) for place in unknown if place in owed)
         return sizes
 
-    def take_off(self, lane: Lane, sizes: dict[int, int]) -> list[tuple[int, int]]:
-        """Settle records that the lane owes, place -> size; the ranges around them at which it owes nothing now."""
-        fresh = sorted(sizes)
-        stretches = list(runs(fresh))
+    def take_off(self, lane: Lane, places: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
+        """Settle records that the lane owes; the ranges around them at which it owes nothing now.
+
+        Args:
+            lane: Who owes them.
+            places: Where they are, ascending.
+            sizes: Their payload sizes.
+        """
+        stretches = list(runs(places))
         for first, last in stretches:
             lane.places.add(first, last)
-        lane.settled.records += len(fresh)
-        lane.settled.bytes += sum(sizes.values())
+        lane.settled.records += len(places)
+        lane.settled.bytes += sum(sizes)
         at = 0
-        for segment in self.segments() if fresh else ():
-            if segment.next <= fresh[at]:
-                continue
-            stop = bisect_left(fresh, segment.next, at)
+        for segment in self._segments_from(places[0]) if places else ():
+            if at == len(places):
+                break
+            stop = bisect_left(places, segment.next, at)
             if stop > at:
-                segment.note_done(lane.name, stop - at, sum(sizes[place] for place in fresh[at:stop]))
+                segment.note_done(lane.name, stop - at, sum(sizes[at:stop]))
+                self._settled[segment.number] = segment
                 at = stop
-                if at == len(fresh):
-                    break
         # Only now, when what is between them has grown together.
         return list(dict.fromkeys(lane.places.around(first) for first, _ in stretches))
+
+    def reapable(self) -> list[Segment]:
+        """Sealed segments in which nothing is owed."""
+        for number, segment in list(self._settled.items()):
+            if number not in self.log.segments or not segment.is_settled():
+                del self._settled[number]
+        return [segment for segment in self._settled.values() if segment.sealed]
 
     def owed_between(self, lane: Lane, first: int, last: int) -> dict[int, int]:
         """Place -> payload size of what a lane owes from `first` to `last`."""
         found: dict[int, int] = {}
-        for segment in self.segments():
-            if segment.base > last or segment.next <= first:
-                continue
+        for segment in self._segments_from(first):
+            if segment.base > last:
+                break
             for window in self.windows(segment, first):
-                if window.frames and window.base + window.frames[0][4] > last:
+                if window.entries and window.entries[0].first > last:
                     break
-                for entry in window.entries():
-                    if entry.last >= first and lane.name in segment.sets.get(entry.set, ()):
+                for entry in window.entries:
+                    if lane.name in segment.sets.get(entry.set, ()):
                         found.update(_owed_in(entry, lane.places, first, last))
         return found
 
 
 def _owed_in(entry: Entry, places: Places, first: int, last: int) -> Iterator[tuple[int, int]]:
-    for place, size in enumerate(entry.records.lengths, entry.first):
-        if first <= place <= last and place not in places:
-            yield place, size
-
-
-class _Pick:
-    """Collects what a lane owes into one slice.
-
-    Attributes:
-        place: All records of the lane before it were looked at.
-        found: The slice, None before the first record.
-        full: Nothing more goes in.
-    """
-
-    __slots__ = ("_left", "_places", "_records", "found", "full", "place")
-
-    def __init__(self, lane: Lane, place: int, records: int, size: int) -> None:
-        self._places = lane.places
-        self._records = records
-        self._left = size
-        self.place = place
-        self.found: Slice | None = None
-        self.full = False
-
-    def take(self, window: Window, start: int, mine: set[int]) -> int:
-        """Take records of a window from a frame on, where lane sets in `mine` are the lane's; where to go on."""
-        frames, data, base = window.frames, window.data, window.base
-        number_shift = window.shift - base
-        found, settled = self.found, self._places
-        place, left, records = self.place, self._left, self._records
-        top = settled.top
-        index = start
-        for index in range(start, len(frames)):
-            at, length, meta, extra, here, time = frames[index]
-            here += base
-            if meta >= _PLAIN or (
-                found is not None and (found.options or found.expires or meta & _FLAGS != found.flags << FLAG_SHIFT)
-            ):
-                # Not the common frame, one record without options or expiry, or not of the kind collected so far.
-                self.place, self._left, self._records = place, left, records
-                if not self._take_any(window, index, mine):
-                    return index
-                place, left, records, found = self.place, self._left, self._records, self.found
-                if self.full:
-                    return index + 1
-                continue
-            if here < place or meta & 0xFF not in mine or (here <= top and here in settled):
-                continue
-            if found is None or window.run != found.run:
-                if found is not None:
-                    self.full = True
-                    break
-                found = self.found = Slice(window.run, b"", meta >> FLAG_SHIFT & MAX_FLAGS)
-            if here > place:
-                # Nothing is owed in between, and nobody has to look again.
-                settled.add(place, here - 1)
-            place = here + 1
-            found.places.append(here)
-            found.numbers.append(here + number_shift + extra)
-            found.times.append(time)
-            found.payloads.append(data[at + RECORD_SIZE : at + length])
-            left -= length - RECORD_SIZE
-            records -= 1
-            if left <= 0 or records <= 0:
-                self.full = True
-                index += 1
-                break
-        else:
-            index = len(frames)
-        self.place, self._left, self._records = place, left, records
-        return index
-
-    def _take_any(self, window: Window, index: int, mine: set[int]) -> bool:
-        """Take records of any frame; False when the slice is full and the frame is to be looked at again."""
-        entry = window.entry(index)
-        if entry.set not in mine or entry.last < self.place:
-            return True
-        shape = entry.run, entry.records.options, entry.flags, entry.records.expires
-        at = entry.records.start
-        for here, length in enumerate(entry.records.lengths, entry.first):
-            if here >= self.place and here not in self._places:
-                found = self.found
-                if found is not None and shape != (found.run, found.options, found.flags, found.expires):
-                    self.full = True
-                    return False
-                self._put(entry, here, window.data[at : at + length])
-                if self.full:
-                    return here == entry.last
-            at += length
-        return True
-
-    def _put(self, entry: Entry, here: int, payload: bytes) -> None:
-        if self.found is None:
-            self.found = Slice(entry.run, entry.records.options, entry.flags, expires=entry.records.expires)
-        if here > self.place:
-            self._places.add(self.place, here - 1)
-        self.place = here + 1
-        self.found.places.append(here)
-        self.found.numbers.append(entry.number + here - entry.first)
-        self.found.times.append(entry.time)
-        self.found.payloads.append(payload)
-        self._left -= len(payload)
-        self._records -= 1
-        self.full = self._left <= 0 or self._records <= 0
+    for low, high in places.missing(max(first, entry.first), min(last, entry.last)):
+        for place in range(low, high + 1):
+            yield place, len(entry.payloads[place - entry.first])

@@ -20,7 +20,9 @@ from resilient_exporters.spool.files import Files
 from resilient_exporters.spool.interface import Fate
 from resilient_exporters.spool.ledger import Ledger
 from resilient_exporters.spool.locks import if_free
-from resilient_exporters.spool.log import Log, Numbers, translated
+from resilient_exporters.spool.log import Log
+from resilient_exporters.spool.numbers import Numbers
+from resilient_exporters.spool.placing import translated
 from resilient_exporters.spool.state import StateKeeper
 from resilient_exporters.spool.syncing import Syncer
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
-import os
-import re
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
-from resilient_exporters.exceptions import SpoolError, SpoolFull
-from resilient_exporters.spool.files import Files
+from resilient_exporters.exceptions import SpoolError
+from resilient_exporters.spool.files import write_all
 from resilient_exporters.spool.frame import (
     CRC,
     FLAG_SHIFT,
@@ -26,134 +21,20 @@ from resilient_exporters.spool.frame import (
     RECORD_SIZE,
     SHIFT_SPAN,
     Context,
-    FileKind,
     Kind,
     pack_json,
     pack_many,
-    preamble,
 )
-from resilient_exporters.spool.segment import FAR, NEAR, Segment, Tally, read_all, write_all
+from resilient_exporters.spool.numbers import Numbers
+from resilient_exporters.spool.placing import Placing, translated
+from resilient_exporters.spool.segment import FAR, NEAR, Segment, Tally
 
-__all__ = ["LEFTOVER", "REWRITING", "Log", "Numbers", "Placing", "translated"]
-
-# Ending of a file that is to take a segment's place: not a name that somebody would give to a backup.
-REWRITING = ".rewriting"
-LEFTOVER = re.compile(r"(?:\.\d{8,})?\.rewriting|\.dead\.new")
+__all__ = ["Log"]
 
 _FAR_ORDINAL = 1 << 16
 _pack_head, _pack_crc = HEAD.pack, CRC.pack
-_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
-
-def translated(error: OSError, doing: str, path: str) -> SpoolError:
-    """The library's error for one of the operating system."""
-    kind = SpoolFull if error.errno in _NO_ROOM else SpoolError
-    if isinstance(error, SpoolError):
-        return error
-    made = kind(f"{doing} {path}: {error.strerror or error}")
-    made.errno = error.errno
-    return made
-
-
-class Placing:
-    """Where new segments come from and go to: a directory of files here, a single file object elsewhere.
-
-    Args:
-        files: The operating system.
-        path: The live segment's path.
-        reuse: There is a file at the path already, and it holds nothing.
-        prepare: Called before a live segment is made.
-    """
-
-    def __init__(
-        self, files: Files, path: str, *, reuse: bool = False, prepare: Callable[[], object] = lambda: None
-    ) -> None:
-        self.files = files
-        self.path = path
-        self.reuse = reuse
-        self.prepare = prepare
-
-    def create(self, *, alone: bool) -> int:
-        """A file for the live segment, empty or with a preamble.
-
-        Args:
-            alone: No other file proves yet that the one at this path is ours.
-        """
-        self.prepare()
-        handle = self.files.open(self.path, create=not self.reuse)
-        try:
-            if self.reuse:
-                self.files.truncate(handle, 0)
-            if alone:
-                # Synced before anything follows: else a power cut may leave zeros here and data behind them, which
-                # nobody can tell from a file that is something else.
-                write_all(self.files, handle, preamble(FileKind.SEGMENT), 0)
-                self.files.sync(handle)
-        except BaseException:
-            self.discard(handle)
-            raise
-        return handle
-
-    def discard(self, handle: int) -> None:
-        """Undo `create`."""
-        with contextlib.suppress(OSError):  # opening adopts what is left of it
-            if self.reuse:
-                self.files.truncate(handle, 0)
-            else:
-                self.files.unlink(self.path)
-        with contextlib.suppress(OSError):  # it is gone all the same, and the caller has an error to tell
-            self.files.close(handle)
-
-    def seal(self, segment: Segment, taken: set[str]) -> None:
-        """Move a full segment out of the way of the next one, to a name that is not taken."""
-        number = segment.number
-        while (path := f"{self.path}.{number:08d}") in taken:
-            number += 1
-        self.files.rename(segment.path, path)
-        segment.path = path
-        self.reuse = False
-
-    def write_again(self, segment: Segment, handle: int) -> int:
-        """Write a segment to a new file that takes its place, because a sync failed; that file, safe."""
-        path = f"{segment.path}{REWRITING}"
-        with contextlib.suppress(FileNotFoundError):
-            self.files.unlink(path)
-        new = self.files.open(path, create=True)
-        try:
-            write_all(self.files, new, read_all(self.files, handle, segment.end), 0)
-            if segment.sealed:
-                write_all(self.files, new, segment.footer(), segment.end)
-            self.files.sync(new)
-            self.files.rename(path, segment.path)
-        except BaseException:
-            self.files.close(new)
-            raise
-        return new
-
-    def sync_names(self) -> None:
-        """Make the names of new and moved files safe."""
-        self.files.sync_dir(os.path.dirname(self.path))
-
-
-class Numbers:
-    """Draws record numbers, from any thread and from signal handlers, without a lock."""
-
-    def __init__(self) -> None:
-        self._counter = itertools.count(1)
-        self.next = self._counter.__next__
-
-    def draw(self, count: int) -> int:
-        """Take `count` numbers that follow each other; the first."""
-        first = self.next()
-        while count > 1:
-            # One call into C takes them all; where threads run freely, somebody may still have come between.
-            last = deque(itertools.islice(self._counter, count - 1), maxlen=1).pop()
-            if last == first + count - 1:
-                break
-            first = self.next()
-        return first
-
-
+# Lanes, flags, `meta`, tallies of segment and log, the segment, its file, seed, base, shift, and where to stop.
 _Hot = tuple[frozenset[str], int, int, Tally, Tally, Segment, int, int, int, int, int]
 
 
@@ -189,6 +70,8 @@ class Log:
         self.segment_size = segment_size
         self.room = room
         self.numbers = numbers
+        self._draw = numbers.next
+        self._pwrite = placing.files.pwrite
         # Number -> segment, oldest first. Appending adds, settling removes; single dictionary operations both.
         self.segments: dict[int, Segment] = {}
         # Sealed segments whose files are open, in the order of opening.
@@ -205,6 +88,58 @@ class Log:
 
     # ---------------------------------------------------------------- appending
 
+    def append_one(
+        self, payload: bytes, lanes: frozenset[str], time: float, number: int | None = None, flags: int = 0
+    ) -> bool:
+        """Write one plain record behind all others, the hot path; False when there is more to do: nothing was done."""
+        hot = self._hot
+        if hot is None or lanes is not hot[0] or flags != hot[1]:
+            hot = self._heated(lanes, flags)
+            if hot is None:
+                return False
+        _, _, meta, here, ever, live, handle, seed, base, shift, soft_end = hot
+        # log: place and number
+        at = live.end
+        size = len(payload)
+        length = RECORD_SIZE + size
+        end = at + length
+        if end > soft_end:
+            return False
+        place = self.next_place
+        if number is None:
+            number = self._draw()
+        extra = number - place - shift
+        if not 0 <= extra < SHIFT_SPAN:
+            return False
+        # frame: header and checksum, begun with the lower 32 bits of seed and offset
+        rest = _pack_head(length, meta, extra, place - base, time) + payload
+        data = _pack_crc(crc32(rest, seed + at)) + rest
+        # files: one write
+        try:
+            wrote = self._pwrite(handle, data, at)
+            if wrote != length:
+                write_all(self.files, handle, data[wrote:], at + wrote)
+        except BaseException as error:
+            self._take_back(live)
+            if isinstance(error, OSError):
+                return False
+            raise
+        # No call below: an exception thrown in from outside (Ctrl-C) finds all of it done or nothing.
+        live.end = end
+        live.next = self.next_place = place + 1
+        here.records += 1
+        here.bytes += size
+        ever.records += 1
+        ever.bytes += size
+        return True
+
+    def _heated(self, lanes: frozenset[str], flags: int) -> _Hot | None:
+        """The hot path made one for these lanes and flags, where the live segment allows it."""
+        if self._hot is not None:
+            self._heat(self._hot[5], lanes, flags, self._hot[10])
+        hot = self._hot
+        return hot if hot is not None and hot[0] is lanes and hot[1] == flags else None
+
     def append(
         self,
         payloads: Sequence[bytes],
@@ -216,51 +151,10 @@ class Log:
         flags: int,
         expires: float,
     ) -> None:
-        """Write records behind all others: the hot path for one plain record, else `_append`."""
-        hot = self._hot
-        if hot is None or len(payloads) != 1 or options or expires or run is not None:
+        """Write records behind all others."""
+        plain = len(payloads) == 1 and run is None and not options and not expires
+        if not (plain and self.append_one(payloads[0], lanes, time, number, flags)):
             self._append(payloads, lanes, time, number, run, options, flags, expires)
-            return
-        known, known_flags, meta, here, ever, live, handle, seed, base, shift, soft_end = hot
-        if lanes is not known or flags != known_flags:
-            self._heat(live, lanes, flags, soft_end)
-            if self._hot is hot:
-                self._append(payloads, lanes, time, number, run, options, flags, expires)
-            else:
-                self.append(payloads, lanes, time, number, run, options, flags, expires)
-            return
-        (payload,) = payloads
-        # log: place and number
-        end = live.end
-        place = self.next_place - base
-        if number is None:
-            number = self.numbers.next()
-        delta = number - place - shift
-        size = len(payload)
-        length = RECORD_SIZE + size
-        if not 0 <= delta < SHIFT_SPAN or end + length > soft_end:
-            self._append(payloads, lanes, time, number, run, options, flags, expires)
-            return
-        # frame: header and checksum
-        head = _pack_head(length, meta, delta, place, time)
-        data = b"".join((_pack_crc(crc32(payload, crc32(head, (seed + end) & MASK))), head, payload))
-        # files: one write
-        try:
-            wrote = self.files.pwrite(handle, data, end)
-            if wrote != length:
-                write_all(self.files, handle, data[wrote:], end + wrote)
-        except BaseException as error:
-            self._take_back(live)
-            if isinstance(error, OSError):
-                raise translated(error, "writing", live.path) from error
-            raise
-        # No call below: an exception thrown in from outside (Ctrl-C) finds all of it done or nothing.
-        live.end = end + length
-        live.next = self.next_place = place + base + 1
-        here.records += 1
-        here.bytes += size
-        ever.records += 1
-        ever.bytes += size
 
     def _heat(self, live: Segment, lanes: frozenset[str], flags: int, soft_end: int) -> None:
         """Make the fast path one for these lanes and flags, if the live segment knows the lanes already."""
@@ -270,7 +164,8 @@ class Log:
             return
         meta = Kind.ONE << KIND_SHIFT | flags << FLAG_SHIFT | number
         context = live.context
-        self._hot = lanes, flags, meta, here, ever, live, live.handle, context.seed, live.base, context.shift, soft_end
+        shift = context.shift - live.base  # for places that are not relative
+        self._hot = lanes, flags, meta, here, ever, live, live.handle, context.seed, live.base, shift, soft_end
 
     def _append(
         self,
@@ -285,8 +180,8 @@ class Log:
     ) -> None:
         if not 0 <= flags <= MAX_FLAGS:
             raise ValueError(f"flags {flags} are more than a frame can hold")
-        kind, pieces = pack_many(payloads, options, expires)
-        length = RECORD_SIZE + sum(map(len, pieces))
+        kind, front, size = pack_many(payloads, options, expires)
+        length = RECORD_SIZE + len(front) + size
         if length >= MAX_FRAME:
             raise SpoolError(f"{length} bytes at once; at most {MAX_FRAME} fit, so keep fewer records at a time")
         if number is None:
@@ -319,11 +214,10 @@ class Log:
         meta = kind | flags << FLAG_SHIFT | set_number
         at = start + len(before)
         head = HEAD.pack(length, meta, number - place - context.shift, place, time)
-        crc = crc32(head, (seed + at) & MASK)
-        for piece in pieces:
-            crc = crc32(piece, crc)
-        granted = self._write(live, b"".join((before, CRC.pack(crc), head, *pieces)), start, fresh=fresh)
-        size = sum(map(len, payloads))
+        data = bytearray().join((before, bytes(CRC.size), head, front, *payloads))
+        with memoryview(data)[len(before) + CRC.size :] as rest:
+            CRC.pack_into(data, len(before), crc32(rest, (seed + at) & MASK))
+        granted = self._write(live, data, start, fresh=fresh)
         ever = self.counts.get(lanes) or self.counts.setdefault(lanes, Tally())
         # log: from here on it is kept
         if fresh:
@@ -368,14 +262,9 @@ class Log:
 
     def _begin(self, run: int, number: int) -> Segment:
         context = Context(
-            ordinal=0,
-            segment=self.next_number,
-            salt=secrets.randbits(64),
-            spool=self.spool,
-            base=self.next_place,
-            run=run,
-            shift=number - SHIFT_SPAN // 2,
-        )
+            ordinal=0, segment=self.next_number, salt=secrets.randbits(64), spool=self.spool, base=self.next_place,
+            run=run, shift=number - SHIFT_SPAN // 2,
+        )  # fmt: skip
         try:
             handle = self.placing.create(alone=not self.segments)
         except OSError as error:
@@ -385,7 +274,7 @@ class Log:
         live.counted = True
         return live
 
-    def _write(self, live: Segment, data: bytes, start: int, *, fresh: bool) -> int:
+    def _write(self, live: Segment, data: bytes | bytearray, start: int, *, fresh: bool) -> int:
         """Write a slow append; how many bytes may follow without asking for room."""
         assert live.handle is not None
         try:

@@ -10,7 +10,7 @@ from resilient_exporters.exceptions import SpoolError, SpoolFull
 from resilient_exporters.spool.interface import Fate, LaneAccount, Payload, Slice, SpoolMoving
 from resilient_exporters.spool.living import Parts
 from resilient_exporters.spool.locks import if_free
-from resilient_exporters.spool.log import translated
+from resilient_exporters.spool.placing import translated
 from resilient_exporters.spool.settling import SettlingSpool
 
 __all__ = ["LogSpool", "Parts"]
@@ -140,6 +140,23 @@ class LogSpool(SettlingSpool):
                     self._drain()
         if sync:
             self._sync_appended(lanes, place, len(payloads))
+
+    def append_one(self, payload: bytes, lanes: frozenset[str], time: float) -> bool:
+        """See `Spool.append_one`."""
+        with self._gate:
+            parts = self._parts
+            if parts is None or self._busy or self._suspect or (self._reading and self._inside()):
+                return False
+            self._busy = True
+            try:
+                return parts.log.append_one(payload, lanes, time)
+            except BaseException:
+                self._suspect = True
+                raise
+            finally:
+                self._busy = False
+                if self._waiting:
+                    self._drain()
 
     def _drain(self) -> None:
         # A signal may come between any two lines: its append is queued while `_busy` is set, and otherwise done by its

@@ -12,27 +12,25 @@ from struct import Struct
 from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.dead import FORGOTTEN, LETTER, unpack_forgotten, unpack_letter
-from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.files import Files, read_all
 from resilient_exporters.spool.frame import (
-    FLAG_SHIFT,
     FRAME,
     HEADER_SIZE,
     JOINED,
     KIND_SHIFT,
-    MAX_FLAGS,
     RECORD,
     RECORD_SIZE,
     Context,
     Kind,
     read_preamble,
-    unpack_records,
 )
 from resilient_exporters.spool.interface import DeadLetter
-from resilient_exporters.spool.log import translated
+from resilient_exporters.spool.placing import translated
 from resilient_exporters.spool.recovery import judge
 from resilient_exporters.spool.scan import Gap, Scan, scan
-from resilient_exporters.spool.segment import Entry, Segment, read_all
+from resilient_exporters.spool.segment import Segment
 from resilient_exporters.spool.state import load_states
+from resilient_exporters.spool.window import Entry, entry_of
 
 __all__ = ["READING", "Look", "Reading", "SegmentFile", "SideFile"]
 
@@ -105,15 +103,10 @@ class SegmentFile:
         for at, length, meta, extra, context in found.frames:
             if meta >> KIND_SHIFT not in JOINED or meta & 0xFF not in segment.sets:
                 continue
-            records = unpack_records(self.content, at, length, meta)
-            if records is None:
-                continue
             place, time = _PLACE_AND_TIME.unpack_from(self.content, at + FRAME.size)
-            first = segment.base + place
-            number = place + context.shift + extra
-            flags = meta >> FLAG_SHIFT & MAX_FLAGS
-            last = first + len(records.lengths) - 1
-            yield Entry(first, last, meta & 0xFF, context.run, number, time, flags, records)
+            entry = entry_of(self.content, (at, length, meta, extra, place, time), context)
+            if entry is not None:
+                yield entry
 
     @property
     def is_stream(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import threading
 import time as clock
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from resilient_exporters.exceptions import PoolClosed, SpoolFull
 from resilient_exporters.spool.block import Shape, size_of
+from resilient_exporters.spool.fresh import LARGEST, NOTHING_FRESH, Fresh
 from resilient_exporters.spool.interface import DeadLetter, Fate, LaneAccount, Payload, Slice, SpoolMoving
 from resilient_exporters.spool.store import OVERHEAD, Store, cost_of
 
@@ -55,7 +55,7 @@ class MemorySpool(Store):
 
     def __init__(self, *, first_place: int = 1, limit_bytes: int | None = None) -> None:
         super().__init__(first_place)
-        self.run = secrets.randbits(64)
+        self.run = int.from_bytes(os.urandom(8), "big")
         self._born = self._alive = _life
         self._lock = threading.RLock()
         self._numbers = count(1)
@@ -70,16 +70,20 @@ class MemorySpool(Store):
 
     @property
     def next_place(self) -> int:
-        self._check(closed=True)
+        if self._born is not _life:
+            self._check(closed=True)
+        if self._fresh.cells or self._leaving:
+            with self._lock:
+                self._catch_up()
         return self._end
 
     def mark(self) -> None:
-        self._check()
-        self._marked = self._end
+        self._marked = self.next_place
 
     def undo_appends(self) -> None:
         self._check()
         with self._lock:
+            self._catch_up()
             if self._end > self._marked:
                 self._end = self._marked
                 self._recover()
@@ -87,6 +91,7 @@ class MemorySpool(Store):
     def freeze(self) -> None:
         self._check()
         with self._lock:
+            self._catch_up()
             self._appending = self._frozen = True
 
     def thaw(self) -> None:
@@ -94,8 +99,56 @@ class MemorySpool(Store):
             self._appending = self._frozen = False
 
     def draw(self) -> int:
-        self._check()
+        if self._alive is not _life:
+            self._check()
+        if self._fresh.cells or self._leaving:
+            with self._lock:
+                self._catch_up()  # numbers are drawn in the order of the calls
         return next(self._numbers)
+
+    def append_one(self, payload: bytes, lanes: frozenset[str], time: float) -> bool:
+        fresh = self._fresh
+        cells = fresh.cells
+        if lanes is fresh.lanes and len(payload) <= LARGEST and len(cells) < fresh.most and self._alive is _life:
+            cells += payload, time  # one step: see `fresh`
+            if self._fresh is fresh or self._was_taken(fresh, payload):
+                return True
+        self.append((payload,), lanes, time=time)
+        self._welcome(lanes)
+        return True
+
+    def _was_taken(self, fresh: Fresh, payload: bytes) -> bool:
+        """Whether a record came in before the others were taken; one that came too late is taken back."""
+        with self._lock:
+            self._catch_up()
+            return fresh.has(payload)
+
+    def _welcome(self, lanes: frozenset[str]) -> None:
+        """Have plain records for these lanes come in without a lock from now on."""
+        with self._lock:
+            self._catch_up()
+            if not self._appending:
+                self._fresh = Fresh(lanes, self._limit - self._held, OVERHEAD)
+
+    def _catch_up(self) -> None:
+        """Let nothing more come in fresh, and put what has come into blocks: whoever looks at them does so first.
+
+        Needs the lock. Within an append of this very thread, which a signal has interrupted then, it is left undone.
+        """
+        if self._appending or (self._fresh is NOTHING_FRESH and self._leaving is None):
+            return
+        if self._leaving is None:  # else this goes on with what was broken off
+            self._leaving, self._fresh = self._fresh, NOTHING_FRESH
+        self._appending = True
+        try:
+            self._put_fresh(self._leaving)
+        except BaseException:
+            self._recover()
+            raise
+        finally:
+            self._appending = False
+            if self._queue:
+                self._drain()
 
     def append(
         self,
@@ -112,34 +165,19 @@ class MemorySpool(Store):
     ) -> None:
         if self._alive is not _life:
             self._check()
-        shape = (lanes, self.run if run is None else run, options, flags)
+        shape = Shape(lanes, self.run if run is None else run, options, flags)
+        queued = _Queued(payloads, shape, time, first, expires)
         with self._lock:
+            self._catch_up()
+            if self._frozen:
+                raise SpoolMoving
             if self._appending:
-                if self._frozen:
-                    raise SpoolMoving
-                self._enqueue(_Queued(payloads, Shape(*shape), time, first, expires))
+                self._enqueue(queued)
                 return
             self._appending = True
             try:
-                if shape != self._shape or self._end == self._full or expires or len(payloads) != 1:
-                    queued = _Queued(payloads, Shape(*shape), time, first, expires)
-                    self._check_room(queued)
-                    self._put(queued)
-                    return
-                payload = payloads[0]
-                size = len(payload) if type(payload) is bytes else size_of(payloads)
-                cost = size + OVERHEAD + len(options)
-                if self._held + cost > self._limit:
-                    raise self._no_room(size)
-                block = self._live
-                block.payloads.append(payload)
-                block.numbers.append(next(self._numbers) if first is None else first)
-                block.times.append(time)
-                tally = self._tally
-                tally.records += 1
-                tally.bytes += size
-                self._held += cost
-                self._end += 1
+                self._check_room(queued)
+                self._put(queued)
             except (SpoolFull, ValueError):
                 raise  # found before anything was changed
             except BaseException as error:
@@ -176,11 +214,20 @@ class MemorySpool(Store):
         if not queued.shape.lanes:
             raise ValueError("a record that nobody owes cannot be kept")
         if self._held + waiting + queued.size() > self._limit:
-            raise self._no_room(queued.size())
+            raise self._no_room(size_of(queued.payloads))
 
     def _put(self, queued: _Queued) -> None:
         first = self._draw_many(len(queued.payloads)) if queued.first is None else queued.first
-        self._append_many(queued.payloads, queued.shape, queued.time, first, queued.expires)
+        times = [queued.time] * len(queued.payloads)
+        self._append_many(queued.payloads, queued.shape, times, first, queued.expires)
+
+    def _put_fresh(self, fresh: Fresh) -> None:
+        cells = fresh.cells[:]
+        if cells:
+            first = self._draw_many(len(cells) // 2)
+            self._append_many(cells[::2], Shape(fresh.lanes, self.run, b"", 0), cells[1::2], first, fresh=fresh)
+        else:
+            self._leaving = None
 
     def _draw_many(self, number: int) -> int:
         """The first of so many numbers in a row; drawn within one C call, so that nobody else draws between."""
@@ -195,16 +242,19 @@ class MemorySpool(Store):
     def read(self, lane: str, after: int, records: int, size: int) -> Slice | None:
         self._check()
         with self._lock:
+            self._catch_up()
             return self._read(lane, after, records, size)
 
     def settle(self, lane: str, places: Sequence[int], fate: Fate) -> int:
         self._check()
         with self._lock:
+            self._catch_up()
             return self._settle(lane, places)
 
     def bury(self, lane: str, slice: Slice, reasons: dict[int, str], attempts: int) -> int:
         self._check()
         with self._lock:
+            self._catch_up()
             places: list[int] = []
             if slice.places:
                 reasons = {at: reason for at, reason in reasons.items() if self._owes(lane, slice.places[at])}
@@ -236,6 +286,7 @@ class MemorySpool(Store):
     def pinned(self, lane: str) -> list[int] | None:
         self._check()
         with self._lock:
+            self._catch_up()
             places = self._pins.get(lane)
             return places if places and all(self._owes(lane, place) for place in places) else None
 
@@ -259,25 +310,31 @@ class MemorySpool(Store):
     def account(self, lane: str) -> LaneAccount:
         self._check(closed=True)
         with self._lock:
+            self._catch_up()
             return self._account(lane)
 
     def owing(self) -> tuple[str, ...]:
         self._check(closed=True)
         with self._lock:
+            self._catch_up()
             return tuple(lane for lane in self._settled if self._account(lane).records)
 
     def size(self) -> int:
         self._check(closed=True)
-        return self._held
+        with self._lock:
+            self._catch_up()
+            return self._held
 
     def drop_oldest(self, size: int) -> dict[str, int]:
         self._check()
         with self._lock:
+            self._catch_up()
             return self._drop_oldest(size)
 
     def expire(self, now: float) -> dict[str, int]:
         self._check()
         with self._lock:
+            self._catch_up()
             return self._expire(now)
 
     def sync(self) -> None:
@@ -286,7 +343,9 @@ class MemorySpool(Store):
 
     def close(self) -> None:
         self._check(closed=True)
-        self._alive = None
+        with self._lock:
+            self._catch_up()
+            self._alive, self._fresh = None, NOTHING_FRESH
 
     def _check(self, *, closed: bool = False) -> None:
         """Raise PoolClosed in a forked child, and after `close` where it matters."""

@@ -102,17 +102,15 @@ def _owed_in(file: SegmentFile, states: dict[str, Places], lane: str | None) -> 
     for entry in file.entries():
         names = [name for name in sorted(file.segment.sets[entry.set]) if lane in (None, name)]
         owing = [(name, states.get(name, nothing)) for name in names]
-        at = entry.records.start
-        for place, length in enumerate(entry.records.lengths, entry.first):
-            lanes = tuple(name for name, settled in owing if place not in settled)
+        for at, payload in enumerate(entry.payloads):
+            lanes = tuple(name for name, settled in owing if entry.first + at not in settled)
             if lanes:
                 yield Kept(
-                    id=RecordId(entry.run, entry.number + place - entry.first),
-                    time=entry.time,
+                    id=RecordId(entry.run, entry.number + at),
+                    time=entry.times[at],
                     lanes=lanes,
-                    expires=entry.records.expires or None,
+                    expires=entry.expires or None,
                     raw=bool(entry.flags & Flag.RAW),
-                    payload=file.content[at : at + length],
-                    options=entry.records.options,
+                    payload=payload,
+                    options=entry.options,
                 )
-            at += length

@@ -10,11 +10,11 @@ from typing import Any
 
 from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.spool.cursor import Places
-from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.files import Files, read_all, write_all
 from resilient_exporters.spool.frame import HEADER_SIZE, VERSION, FileKind, preamble, read_preamble
-from resilient_exporters.spool.log import LEFTOVER
+from resilient_exporters.spool.placing import LEFTOVER
 from resilient_exporters.spool.scan import scan
-from resilient_exporters.spool.segment import Segment, read_all, write_all
+from resilient_exporters.spool.segment import Segment
 from resilient_exporters.spool.state import State
 
 __all__ = ["SEALED", "Recovered", "Recovery", "judge", "set_aside", "write_aside"]
@@ -50,6 +50,17 @@ class Recovered:
     bytes: int = 0
 
 
+def check_version(content: bytes, path: str) -> None:
+    """Refuse a file of a later version of the format: it is no damage.
+
+    Raises:
+        InvalidConfigError: It is one.
+    """
+    known = read_preamble(content)
+    if known is not None and known[0] > VERSION:
+        raise InvalidConfigError(f"{path} was written by a newer version of this library; it is left untouched")
+
+
 def judge(content: bytes, path: str, *, ours: bool) -> bool:
     """Whether a file holds anything; refuses one that is not ours.
 
@@ -63,10 +74,8 @@ def judge(content: bytes, path: str, *, ours: bool) -> bool:
     """
     known = read_preamble(content)
     if known is not None:
-        version, kind = known
-        if version > VERSION:
-            raise InvalidConfigError(f"{path} was written by a newer version of this library; it is left untouched")
-        if kind != FileKind.SEGMENT:
+        check_version(content, path)
+        if known[1] != FileKind.SEGMENT:
             raise InvalidConfigError(f"{path} is a sibling of another spool's file; it is left untouched")
         return True
     # state 2
@@ -155,11 +164,11 @@ class Recovery:
         result.states, result.spool = State(self.files, f"{self.path}.state", 0).load()
         ours = bool(sealed) or result.spool is not None
         live = self._load("", found[""], ours=ours) if "" in found else None
+        segments = [segment for suffix in sealed if (segment := self._load(suffix, found[suffix], ours=True))]
         # state 12, state 14: written to take another file's place, and never did (`.state.new` is used again)
         for suffix in found:
             if LEFTOVER.fullmatch(suffix):
                 self.files.unlink(self.path + suffix)
-        segments = [segment for suffix in sealed if (segment := self._load(suffix, found[suffix], ours=True))]
         self._sort_out(segments, live)
         self._count_losses()
         return result
@@ -188,6 +197,7 @@ class Recovery:
         if segment is not None:
             return segment
         content = read_all(self.files, handle, size)
+        check_version(content, path)
         if live and not judge(content, path, ours=ours):
             self.result.reuse = True
             return None

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from resilient_exporters.exceptions import InvalidConfigError
 from resilient_exporters.spool.audit import Audit, Auditor, agrees, audit, counted
 from resilient_exporters.spool.cursor import Places
-from resilient_exporters.spool.files import OS, Files
+from resilient_exporters.spool.files import OS, Files, write_all
 from resilient_exporters.spool.filespool import FileSpool
 from resilient_exporters.spool.interface import Fate
-from resilient_exporters.spool.log import LEFTOVER, REWRITING, Log, Numbers, Placing, translated
+from resilient_exporters.spool.log import Log
 from resilient_exporters.spool.looking import READING, Look, Reading, SegmentFile
+from resilient_exporters.spool.numbers import Numbers
+from resilient_exporters.spool.placing import LEFTOVER, REWRITING, Placing, translated
 from resilient_exporters.spool.recovery import next_damaged
 from resilient_exporters.spool.scan import Gap
-from resilient_exporters.spool.segment import write_all
 from resilient_exporters.spool.state import State
 
 __all__ = ["Repaired", "repair"]
@@ -201,13 +202,9 @@ class _Work:
         )
         log.next_number = segment.number
         for entry in file.entries():
-            payloads, at = [], entry.records.start
-            for length in entry.records.lengths:
-                payloads.append(file.content[at : at + length])
-                at += length
             log.next_place = entry.first
-            lanes, options, expires = segment.sets[entry.set], entry.records.options, entry.records.expires
-            log.append(payloads, lanes, entry.time, entry.number, entry.run, options, entry.flags, expires)
+            lanes, time = segment.sets[entry.set], entry.times[0]
+            log.append(entry.payloads, lanes, time, entry.number, entry.run, entry.options, entry.flags, entry.expires)
         return log
 
     # ---------------------------------------------------------------- state

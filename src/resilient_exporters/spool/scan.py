@@ -90,16 +90,17 @@ def walk(data: bytes, size: int, at: int, base: int, seed: int) -> tuple[list[Wa
     Returns:
         Per frame (at, length, meta, extra, place, time); the last two mean something in record frames only.
     """
-    found = []
-    unpack = RECORD.unpack_from
+    found: list[Walked] = []
+    unpack, append = RECORD.unpack_from, found.append
     seed += base
     limit = size - FRAME.size
     while at <= limit:
         crc, length, meta, extra, place, time = unpack(data, at)
         stop = at + length
-        if length < 12 or stop > size or crc != crc32(data[at + 4 : stop], (seed + at) & MASK):
+        # crc32 takes the lower 32 bits of where it is to begin.
+        if length < 12 or stop > size or crc != crc32(data[at + 4 : stop], seed + at):
             break
-        found.append((at, length, meta, extra, place, time))
+        append((at, length, meta, extra, place, time))
         at = stop
     return found, at
 

@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
-from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.files import Files, read_all, write_all
 from resilient_exporters.spool.frame import (
     COUNT,
-    FLAG_SHIFT,
     FRAME,
     HEADER_SIZE,
     JOINED,
     KIND_SHIFT,
     MASK,
-    MAX_FLAGS,
-    RECORD_SIZE,
     SELF_SEED,
     Context,
     FileKind,
     Kind,
-    Records,
     pack,
     pack_json,
     preamble,
     unpack_json,
     unpack_records,
 )
-from resilient_exporters.spool.scan import Found, Gap, Scan, scan, walk
+from resilient_exporters.spool.scan import Found, Gap, Scan, scan
+from resilient_exporters.spool.window import CHUNK, Window, read_window
 
-__all__ = ["Damaged", "Entry", "Segment", "Tally", "Window", "read_all", "write_all"]
+__all__ = ["FAR", "NEAR", "TRAILER", "Segment", "Tally"]
 
-# Bytes read at a time when records are fetched: large enough to be cheap, small enough for many lanes.
-CHUNK = 1 << 18
 # A run frame is repeated this many bytes after it first stands, and then every so many.
-NEAR, FAR = 1 << 13, 1 << 16
+NEAR, FAR = 1 << 13, 1 << 20
 
 # The last bytes of a sealed segment, part of its footer frame: where that frame begins, checksum, mark.
 TRAILER = Struct("<QI4s")
 TRAILER_MARK = b"rexf"
-
-
-class Damaged(Exception):
-    """A frame that was valid is not any more."""
 
 
 class Tally:
@@ -56,98 +46,6 @@ class Tally:
     def __init__(self, records: int = 0, bytes: int = 0) -> None:
         self.records = records
         self.bytes = bytes
-
-
-class Entry(NamedTuple):
-    """A record frame that was read: records of one set of lanes with places that follow each other.
-
-    Args:
-        first: Place of the first record.
-        last: Place of the last record.
-        set: Number of the lane set.
-        run: Run of the numbers.
-        number: Number of the first record.
-        time: Time of acceptance.
-        flags: `Flag` bits.
-        records: Where the payloads are in the window.
-    """
-
-    first: int
-    last: int
-    set: int
-    run: int
-    number: int
-    time: float
-    flags: int
-    records: Records
-
-
-class Window(NamedTuple):
-    """A stretch of a segment with one run in force, read and checked.
-
-    Args:
-        data: The bytes.
-        frames: Its record frames: (at, length, meta, extra, place, time), places relative to the segment's base.
-        base: The segment's base.
-        run: Run of the numbers.
-        shift: That of the run.
-        stop: Where in the file the next window begins.
-        context: The run frame in force there.
-    """
-
-    data: bytes
-    frames: list[tuple[int, int, int, int, int, float]]
-    base: int
-    run: int
-    shift: int
-    stop: int
-    context: Context
-
-    def entry(self, index: int) -> Entry:
-        """A record frame, taken apart.
-
-        Raises:
-            Damaged: Its lengths do not add up, though its checksum holds.
-        """
-        at, length, meta, extra, place, time = self.frames[index]
-        records = unpack_records(self.data, at, length, meta)
-        if records is None:
-            raise Damaged
-        first = self.base + place
-        last = first + len(records.lengths) - 1
-        number = place + self.shift + extra
-        return Entry(first, last, meta & 0xFF, self.run, number, time, meta >> FLAG_SHIFT & MAX_FLAGS, records)
-
-    def entries(self) -> Iterator[Entry]:
-        """All its record frames, taken apart."""
-        return map(self.entry, range(len(self.frames)))
-
-    def last(self) -> int:
-        """Place of its last record, 0 when there is none."""
-        return self.entry(len(self.frames) - 1).last if self.frames else 0
-
-
-def write_all(files: Files, handle: int, data: bytes, offset: int) -> None:
-    """Write all of `data`, however often the system takes only a part."""
-    wrote = files.pwrite(handle, data, offset)
-    while wrote < len(data):
-        rest = files.pwrite(handle, data[wrote:], offset + wrote)
-        if rest <= 0:
-            raise OSError(f"the system took {wrote} of {len(data)} bytes")
-        wrote += rest
-
-
-def read_all(files: Files, handle: int, size: int, offset: int = 0) -> bytes:
-    """Read `size` bytes, fewer only at the end of the file."""
-    data = files.pread(handle, size, offset)
-    if 0 < len(data) < size:
-        pieces = [data]
-        have = len(data)
-        while have < size and (more := files.pread(handle, size - have, offset + have)):
-            pieces.append(more)
-            have += len(more)
-        data = b"".join(pieces)
-    return data
 
 
 class Segment:
@@ -371,55 +269,13 @@ class Segment:
                 break
         if offset >= end:
             return None
-        window = self._read(offset, end, context, CHUNK)
-        if window.frames and window.stop - self.marks[-1][1] >= CHUNK // 2:
+        assert self.handle is not None
+        window = read_window(self.files, self.handle, offset, end, context)
+        for number, names in window.sets.items():
+            self.sets.setdefault(number, names)
+        if window.entries and window.stop - self.marks[-1][1] >= CHUNK // 2:
             self.marks.append((window.last() + 1, window.stop, window.context))
         return window
-
-    def _read(self, offset: int, end: int, context: Context, size: int) -> Window:
-        assert self.handle is not None
-        data = read_all(self.files, self.handle, min(size, end - offset), offset)
-        have = len(data)
-        data += bytes(RECORD_SIZE)
-        now, at = context, 0
-        frames: list[tuple[int, int, int, int, int, float]] = []
-        while at < have:
-            found, at = walk(data, have, at, offset, now.seed)
-            frames += found
-            if at + FRAME.size > have:
-                break
-            crc, length, meta, _ = FRAME.unpack_from(data, at)
-            if at + length > have:
-                break
-            if crc != crc32(data[at + 4 : at + length], (SELF_SEED + offset + at) & MASK):
-                raise Damaged
-            if meta >> KIND_SHIFT == Kind.RUN:
-                context = Context.unpack(data[at + FRAME.size : at + length])
-                if context.ordinal != now.ordinal:
-                    if frames:
-                        # One run a window: the next one begins with this very frame.
-                        context = now
-                        break
-                    now = context
-            at += length
-        if at == 0:
-            # Not even one frame fits: read as much as it says it has, if the segment has that.
-            length = FRAME.unpack_from(data)[1] if have >= FRAME.size else 0
-            if not size < length <= end - offset:
-                raise Damaged
-            return self._read(offset, end, context, length)
-        records = self._without_others(data, frames)
-        return Window(data, records, self.base, now.run, now.shift, offset + at, context)
-
-    def _without_others(self, data: bytes, frames: list[Any]) -> list[Any]:
-        """The record frames; lane sets are noted, all else is for others."""
-        below = Kind.RUN << KIND_SHIFT
-        if max((frame[2] for frame in frames), default=0) < below:
-            return frames
-        for at, length, meta, *_ in frames:
-            if meta >> KIND_SHIFT == Kind.LANES:
-                self.sets.setdefault(meta & 0xFF, frozenset(unpack_json(data[at + FRAME.size : at + length])))
-        return [frame for frame in frames if frame[2] < below]
 
     def content(self) -> bytes:
         """All of the file up to the end that counts, for a scan."""

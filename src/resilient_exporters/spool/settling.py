@@ -13,7 +13,7 @@ from resilient_exporters.spool.interface import DeadLetter, Fate, Slice
 from resilient_exporters.spool.ledger import Lane
 from resilient_exporters.spool.living import LivingSpool, Parts
 from resilient_exporters.spool.locks import if_free
-from resilient_exporters.spool.log import translated
+from resilient_exporters.spool.placing import translated
 from resilient_exporters.spool.segment import Segment
 
 __all__ = ["SettlingSpool"]
@@ -45,12 +45,13 @@ class SettlingSpool(LivingSpool):
             name, places, fate = self._later.popleft()
             self._settle(parts, parts.ledger.lane(name), places, fate)
 
-    def _settle(self, parts: Parts, lane: Lane, places: Iterable[int], fate: Fate) -> int:
+    def _settle(self, parts: Parts, lane: Lane, places: Sequence[int], fate: Fate) -> int:
         """Settle and write that down; how many records it was."""
         before = lane.settled.records
         try:
             if isinstance(places, range):
-                ranges = parts.ledger.take_off(lane, parts.ledger.owed_between(lane, places.start, places.stop - 1))
+                owed = parts.ledger.owed_between(lane, places.start, places.stop - 1)
+                ranges = parts.ledger.take_off(lane, [*owed], [*owed.values()])
             else:
                 ranges = parts.ledger.settle(lane, places)
         except OSError as error:
@@ -81,7 +82,7 @@ class SettlingSpool(LivingSpool):
 
     def _reap(self, parts: Parts) -> int:
         """Delete sealed segments in which nothing is owed; how many. Called with the books held."""
-        settled = [segment for segment in parts.ledger.segments() if segment.sealed and segment.is_settled()]
+        settled = parts.ledger.reapable()
         if not settled:
             return 0
         # Before any unlink: else, after a power cut, the missing segment looks like a loss.
@@ -198,7 +199,7 @@ class SettlingSpool(LivingSpool):
         """Drop what is oldest in a segment; how many bytes that frees."""
         raise NotImplementedError
 
-    def _drop(self, parts: Parts, name: str, places: Iterable[int], lost: dict[str, int]) -> None:
+    def _drop(self, parts: Parts, name: str, places: Sequence[int], lost: dict[str, int]) -> None:
         dropped = self._settle(parts, parts.ledger.lane(name), places, Fate.DROPPED)
         if dropped:
             lost[name] = lost.get(name, 0) + dropped
@@ -219,8 +220,8 @@ class SettlingSpool(LivingSpool):
     def _expire(self, parts: Parts, segment: Segment, now: float, lost: dict[str, int]) -> None:
         over: dict[str, list[int]] = {}
         for window in parts.ledger.windows(segment):
-            for entry in window.entries():
-                if 0.0 < entry.records.expires <= now:
+            for entry in window.entries:
+                if 0.0 < entry.expires <= now:
                     for name in segment.sets.get(entry.set, ()):
                         over.setdefault(name, []).extend(range(entry.first, entry.last + 1))
         for name, places in over.items():

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Protocol
 
 from resilient_exporters.spool.cursor import Places
-from resilient_exporters.spool.files import Files
+from resilient_exporters.spool.files import Files, read_all, write_all
 from resilient_exporters.spool.frame import (
     FRAME,
     HEADER_SIZE,
@@ -25,7 +25,6 @@ from resilient_exporters.spool.frame import (
 )
 from resilient_exporters.spool.interface import Fate
 from resilient_exporters.spool.scan import Scan, scan
-from resilient_exporters.spool.segment import read_all, write_all
 
 __all__ = ["State", "StateFrames", "StateKeeper", "load_states"]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from resilient_exporters.spool.block import ALL, BLOCK, Block, Shape, bits, ranges, size_of
+from resilient_exporters.spool.fresh import NOTHING_FRESH, Fresh
 from resilient_exporters.spool.interface import LaneAccount, Payload, Slice
 
 __all__ = ["OVERHEAD", "Store", "cost_of"]
@@ -59,27 +60,40 @@ class Store:
         self._beside = 0  # how many of them belong to something else than records
         self._soonest = float("inf")  # no time to live ends before
 
+        self._fresh = NOTHING_FRESH  # where plain records come in now
+        self._leaving: Fresh | None = None  # whose records are being put into blocks
+
     def _append_many(
-        self, payloads: Sequence[Payload], shape: Shape, time: float, first: int, expires: float
+        self,
+        payloads: Sequence[Payload],
+        shape: Shape,
+        times: list[float],
+        first: int,
+        expires: float = 0.0,
+        fresh: Fresh | None = None,
     ) -> None:
+        """Put records into blocks; those that were fresh count as taken in the moment in which they are there."""
         end, done = self._end, 0
         self._open_set(shape)
         while done < len(payloads):
             block = self._open_span(end, shape)
-            part = payloads[done : done + BLOCK - len(block.payloads)]
+            until = min(done + BLOCK - len(block.payloads), len(payloads))
             if expires:
-                self._limit_life(block, len(block.payloads), len(part), expires)
-            block.payloads.extend(part)
-            block.numbers.extend(range(first + done, first + done + len(part)))
-            block.times.extend([time] * len(part))
-            done += len(part)
-            end += len(part)
+                self._limit_life(block, len(block.payloads), until - done, expires)
+            block.payloads.extend(payloads[done:until])
+            block.numbers.extend(range(first + done, first + until))
+            block.times.fromlist(times[done:until])
+            end += until - done
+            done = until
         size, tally = size_of(payloads), self._tally
         cost = size + cost_of(done, shape)
         tally.records += done
         tally.bytes += size
         self._held += cost
         self._end = end
+        if fresh is not None:
+            fresh.taken = 2 * done
+            self._leaving = None
 
     def _open_set(self, shape: Shape) -> None:
         """Make the tally of the shape's lanes the current one."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import threading
@@ -21,100 +19,28 @@ from resilient_exporters.spool.dead import (
     unpack_forgotten,
     unpack_letter,
 )
-from resilient_exporters.spool.files import Files
-from resilient_exporters.spool.frame import FRAME, HEADER_SIZE, RECORD_SIZE, Context, FileKind, Kind, preamble
+from resilient_exporters.spool.files import read_all
+from resilient_exporters.spool.frame import FRAME, RECORD_SIZE, Context, Kind
 from resilient_exporters.spool.interface import DeadLetter, Fate
 from resilient_exporters.spool.ledger import Lane, Ledger
-from resilient_exporters.spool.log import Log, Placing, translated
+from resilient_exporters.spool.log import Log
 from resilient_exporters.spool.logspool import LogSpool, Parts
+from resilient_exporters.spool.placing import translated
 from resilient_exporters.spool.recovery import judge
 from resilient_exporters.spool.room import Room
 from resilient_exporters.spool.scan import Scan, scan
-from resilient_exporters.spool.segment import Segment, read_all, write_all
+from resilient_exporters.spool.segment import Segment
 from resilient_exporters.spool.state import StateFrames, load_states
+from resilient_exporters.spool.streamfiles import HANDLE, StreamFiles, StreamPlacing, empty
 
 __all__ = ["StreamSpool"]
 
 logger = logging.getLogger("resilient_exporters")
 
-_HANDLE = 0
 # Never reached: a stream has one segment.
 _ENDLESS = 1 << 62
 _held: weakref.WeakKeyDictionary[Any, weakref.ref[StreamSpool]] = weakref.WeakKeyDictionary()
 _holding = threading.Lock()
-
-
-class StreamFiles(Files):
-    """The operating system, reduced to one file object.
-
-    Args:
-        file: The file object; sought before each use and flushed after each write, since its owner may use it, too.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def _checked(self, offset: int) -> BinaryIO:
-        try:
-            self.file.seek(offset)
-        except ValueError as error:
-            raise OSError(f"the file object cannot be used: {error}") from error
-        return self.file
-
-    def open(self, path: str, *, create: bool = False) -> int:
-        """Refuse: there is no other file."""
-        raise OSError(f"{path} is no file that could be opened")
-
-    def close(self, handle: int) -> None:
-        """It is the user's: it stays open."""
-
-    def pread(self, handle: int, size: int, offset: int) -> bytes:
-        return self._checked(offset).read(size)
-
-    def pwrite(self, handle: int, data: Any, offset: int) -> int:
-        file = self._checked(offset)
-        wrote = file.write(data)
-        file.flush()
-        return wrote
-
-    def size(self, handle: int) -> int:
-        return self._checked(0).seek(0, io.SEEK_END)
-
-    def truncate(self, handle: int, size: int) -> None:
-        self._checked(size).truncate(size)
-        self.file.flush()
-
-    def sync(self, handle: int) -> None:
-        """Sync, if there is a real file behind it."""
-        try:
-            number = self._checked(0).fileno()
-        except (OSError, AttributeError):
-            return  # in memory: there is nothing to sync
-        super().sync(number)
-
-
-class StreamPlacing(Placing):
-    """The one place of the one segment."""
-
-    def create(self, *, alone: bool) -> int:
-        _empty(self.files)
-        # As for files: nothing else proves that this is ours.
-        write_all(self.files, _HANDLE, preamble(FileKind.SEGMENT), 0)
-        self.files.sync(_HANDLE)
-        return _HANDLE
-
-    def discard(self, handle: int) -> None:
-        with contextlib.suppress(OSError):  # opening adopts what is left of it
-            self.files.truncate(handle, 0)
-
-    def write_again(self, segment: Segment, handle: int) -> int:
-        """Write the same bytes in the same place: until that is synced, each page is what it was."""
-        write_all(self.files, handle, read_all(self.files, handle, segment.end), 0)
-        self.files.sync(handle)
-        return handle
-
-    def sync_names(self) -> None:
-        """A file object has no name to sync."""
 
 
 class StreamState:
@@ -206,7 +132,7 @@ class StreamDead:
 
         at = self._log.append_frames(pack)
         # The settlement comes next, and may reach the disk first.
-        self._log.files.sync(_HANDLE)
+        self._log.files.sync(HANDLE)
         for length in lengths:
             self._alive[self._next] = at, length
             self._next += 1
@@ -214,7 +140,7 @@ class StreamDead:
 
     def letters(self) -> Iterator[DeadLetter]:
         for at, length in list(self._alive.values()):
-            frame = read_all(self._log.files, _HANDLE, length, at)
+            frame = read_all(self._log.files, HANDLE, length, at)
             yield unpack_letter(frame[FRAME.size :])
 
     def forget(self, keys: Iterable[int]) -> None:
@@ -287,7 +213,7 @@ class StreamSpool(LogSpool):
         parts = Parts(log, Ledger(log, self._syncer.retire), StreamState(log), dead := StreamDead(log))
         room.used = lambda: _owed_bytes(parts.ledger) + dead.bytes()
         try:
-            content = read_all(self._files, _HANDLE, self._files.size(_HANDLE))
+            content = read_all(self._files, HANDLE, self._files.size(HANDLE))
             if judge(content, f"the {self._name}", ours=False):
                 self._adopt(parts, content, dead)
         except OSError as error:
@@ -298,7 +224,7 @@ class StreamSpool(LogSpool):
         """Take over what is in the file."""
         log, ledger = parts.log, parts.ledger
         found = scan(content)
-        segment = Segment.from_scan(self._files, self._name, _HANDLE, content, found)
+        segment = Segment.from_scan(self._files, self._name, HANDLE, content, found)
         if segment is None:
             # A preamble and nothing else of use.
             self._count_damage(0, sum(gap.stop - gap.start for gap in found.gaps if not gap.torn))
@@ -308,7 +234,7 @@ class StreamSpool(LogSpool):
             segment.end = max(segment.end, segment.gaps[-1].stop)
             self._count_damage(sum(last - first + 1 for first, last in segment.holes), _bytes_of(segment))
         elif len(content) > segment.end:
-            self._files.truncate(_HANDLE, segment.end)
+            self._files.truncate(HANDLE, segment.end)
         dead.load(content, found)
         states, _ = load_states(content, found)
         log.segments[segment.number] = segment
@@ -329,11 +255,13 @@ class StreamSpool(LogSpool):
     def _take_back(self, parts: Parts) -> None:
         live = parts.log.live
         if live is not None and self._marked_end:
-            self._files.truncate(_HANDLE, self._marked_end)
+            self._files.truncate(HANDLE, self._marked_end)
             live.end, live.context = self._marked_end, self._marked_context or live.context
         else:
-            _empty(self._files)
+            empty(self._files)
             parts.log.forget_all()
+        # Else a power cut could bring back what was taken, in front of what is appended next.
+        self._files.sync(HANDLE)
 
     def _drop_from(self, parts: Parts, segment: Segment, size: int, lost: dict[str, int]) -> int:
         dropped, last = 0, segment.base - 1
@@ -350,11 +278,11 @@ class StreamSpool(LogSpool):
     def _kept(parts: Parts, segment: Segment) -> Iterator[tuple[int, int]]:
         """Place and size of what any lane owes, oldest first."""
         for window in parts.ledger.windows(segment):
-            for entry in window.entries():
+            for entry in window.entries:
                 lanes = [parts.ledger.lane(name) for name in segment.sets.get(entry.set, ())]
-                for place, length in enumerate(entry.records.lengths, entry.first):
+                for place, payload in enumerate(entry.payloads, entry.first):
                     if any(place not in lane.places for lane in lanes):
-                        yield place, length
+                        yield place, len(payload)
 
     def _reclaim(self, parts: Parts) -> bool:
         return self._reap(parts) > 0
@@ -365,7 +293,7 @@ class StreamSpool(LogSpool):
         if live is None or live.end == 0 or not live.is_settled() or len(parts.dead):  # type: ignore[arg-type]
             return 0
         try:
-            _empty(self._files)
+            empty(self._files)
         except OSError as error:
             # It may be empty by half: so it is emptied again before anything is written.
             logger.warning("spool_not_emptied path=%r error=%r", self._name, str(error))
@@ -381,14 +309,6 @@ class StreamSpool(LogSpool):
         if records or size:
             self.damage = self.damage[0] + records, self.damage[1] + size
             logger.warning("spool_damaged path=%r records_lost=%d bytes=%d", self._name, records, size)
-
-
-def _empty(files: Files) -> None:
-    """Truncate, in two steps: else a power cut might leave the old length with zeros where the preamble was."""
-    if files.size(_HANDLE) > HEADER_SIZE:
-        files.truncate(_HANDLE, HEADER_SIZE)
-        files.sync(_HANDLE)
-    files.truncate(_HANDLE, 0)
 
 
 def _owed_bytes(ledger: Ledger) -> int:

@@ -9,7 +9,8 @@ import threading
 from resilient_exporters.exceptions import SpoolError
 from resilient_exporters.spool.files import Files
 from resilient_exporters.spool.locks import if_free
-from resilient_exporters.spool.log import Log, translated
+from resilient_exporters.spool.log import Log
+from resilient_exporters.spool.placing import translated
 from resilient_exporters.spool.segment import Segment
 
 __all__ = ["Syncer"]
@@ -17,8 +18,18 @@ __all__ = ["Syncer"]
 logger = logging.getLogger("resilient_exporters")
 
 
+class _Round:
+    """Callers who share one sync: they wait at its door, and the first one through does it for all."""
+
+    __slots__ = ("done", "door")
+
+    def __init__(self) -> None:
+        self.door = threading.RLock()
+        self.done = False
+
+
 class Syncer:
-    """Syncs segments, one caller at a time, without holding up those who append.
+    """Syncs segments, without holding up those who append; callers who come while a sync runs share the next one.
 
     Args:
         files: The operating system.
@@ -29,17 +40,31 @@ class Syncer:
         self.files = files
         self.lock = threading.RLock()
         self._gate = gate
+        self._gathering = _Round()
         # Numbers of segments of which a sync has failed.
         self._doubted: set[int] = set()
         # Files that nobody needs any more, though a sync may still be using them.
         self._unused: list[int] = []
 
     def sync(self, log: Log) -> None:
-        """Return when all that was appended before is safe; callers that come while a sync runs share the next one.
+        """Return when all that was appended before is safe.
 
         Raises:
             SpoolError: It cannot be made safe.
         """
+        mine = self._gathering
+        with mine.door:
+            if mine.done:
+                return
+            following = _Round()
+            with following.door:
+                # Who came before has appended what is synced now; who comes from here on waits until this is through.
+                # So nobody whose records are safe ever waits for the sync of others.
+                self._gathering = following
+                self._sync(log)
+                mine.done = True
+
+    def _sync(self, log: Log) -> None:
         with self._gate:
             wanted = [(segment, segment.end) for segment in list(log.segments.values())]
         with self.lock:

@@ -6,7 +6,6 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -186,8 +185,9 @@ class TornFiles(Files):
     def __init__(self, contents: Mapping[str, bytes] | None = None, *, page: int = 4096) -> None:
         self.page = page
         self.calls: list[str] = []
-        self._disk = _Disk(page, contents or {})
-        self._origin = deepcopy(self._disk)
+        self._origin = dict(contents or {})
+        self._disk = _Disk(page, self._origin)
+        self._past = 0, _Disk(page, self._origin)  # the disk as it was after so many operations
         self._trace: list[_Op] = []
         self._handles: dict[int, int] = {}  # handle -> file
         self._locks: dict[int, int] = {}  # file -> handle
@@ -252,11 +252,16 @@ class TornFiles(Files):
         return {path: bytes(self._disk.files[file].content) for path, file in self._disk.names.items()}
 
     def _at(self, after: int | None) -> _Disk:
+        """The disk as it was, to look at only: a later cut goes on from the one before, as most cuts come in order."""
         if after is None:
             return self._disk
-        disk = deepcopy(self._origin)
-        for op in self._trace[:after]:
+        done, disk = self._past
+        if done > after:
+            done, disk = 0, _Disk(self.page, self._origin)
+        missing = self._trace[done:after]
+        for op in missing:
             disk.apply(op)
+        self._past = done + len(missing), disk
         return disk
 
     # ---------------------------------------------------------------- failing calls
