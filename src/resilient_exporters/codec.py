@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ormsgpack import (
@@ -29,7 +29,7 @@ from ormsgpack import (
 from resilient_exporters.exceptions import DataTypeError, SpoolError
 from resilient_exporters.extensions import LEAVES, MARK_START, MARKS, UNPACKERS, Builder, Unkeepable, kind_of, utf8
 
-__all__ = ["DEEPEST", "decode", "decode_options", "encode", "encode_options"]
+__all__ = ["DEEPEST", "decode", "decode_all", "decode_options", "encode", "encode_options"]
 
 DEEPEST: Final = 255
 """Levels that containers may be nested: what ormsgpack can write."""
@@ -45,6 +45,7 @@ _OPTIONS: Final = (
     | OPT_PASSTHROUGH_UUID
 )
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
+_ARRAY32 = b"\xdd"
 
 
 def encode(data: Any, root: str = "data") -> bytes:
@@ -87,6 +88,22 @@ def decode(payload: bytes) -> Any:
         reason = _in_hook.error or error
         _in_hook.interrupted(str(error))
         raise SpoolError(f"undecodable payload of {len(payload)} bytes: {reason!r}") from reason
+
+
+def decode_all(payloads: Sequence[bytes]) -> list[Any]:
+    """The data of many payloads, each as `decode` builds it, in one call of ormsgpack where that can be.
+
+    Raises:
+        SpoolError: One of them is not a payload, see `decode`.
+    """
+    joined = b"".join(payloads)
+    if MARK_START[0] not in joined or MARK_START not in joined:
+        try:
+            whole: list[Any] = unpackb(_ARRAY32 + len(payloads).to_bytes(4, "big") + joined, ext_hook=_unpack)
+            return whole
+        except (ValueError, TypeError) as error:
+            _in_hook.interrupted(str(error))  # else one by one, which tells what is wrong with which
+    return [decode(payload) for payload in payloads]
 
 
 def encode_options(kwargs: dict[str, Any]) -> bytes:

@@ -156,3 +156,6 @@ class RecordsRefused(ExportError):
         self.later = dict(later or {})
         reasons = [*self.permanent.values(), *self.later.values()]
         super().__init__(f"{len(reasons)} records refused, the first with: {reasons[0]}" if reasons else None)
+
+    def __reduce__(self) -> tuple[type[RecordsRefused], tuple[dict[int, str], dict[int, str]]]:
+        return type(self), (self.permanent, self.later)

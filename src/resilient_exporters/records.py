@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["Batch", "ExportResult", "Record", "RecordId"]
+
+_T = TypeVar("_T")
 
 
 class RecordId(NamedTuple):
@@ -37,9 +39,7 @@ class Record:
 
     __slots__ = ("_data", "_load", "id", "kwargs", "time")
 
-    def __init__(
-        self, id: RecordId, time: float, kwargs: Mapping[str, Any], load: Callable[[], Any]
-    ) -> None:
+    def __init__(self, id: RecordId, time: float, kwargs: Mapping[str, Any], load: Callable[[], Any]) -> None:
         self.id = id
         self.time = time
         self.kwargs = kwargs
@@ -67,9 +67,12 @@ class Batch(Sequence[Record]):
         numbers: The records' numbers in that run, one each.
         deadline: `time.monotonic()` by which the attempt should be over.
         doubt: True when an earlier attempt at some of it may have reached the target.
+
+    Args:
+        rendered: Does what the method of that name does, for all exporters at once; None: for this batch alone.
     """
 
-    __slots__ = ("deadline", "doubt", "lane", "numbers", "records", "run")
+    __slots__ = ("_rendered", "deadline", "doubt", "lane", "numbers", "records", "run")
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Batch(Sequence[Record]):
         numbers: Sequence[int],
         deadline: float,
         doubt: bool = False,
+        rendered: Callable[[Callable[[Sequence[Any]], Any]], Any] | None = None,
     ) -> None:
         self.records = records
         self.lane = lane
@@ -87,6 +91,24 @@ class Batch(Sequence[Record]):
         self.numbers = numbers
         self.deadline = deadline
         self.doubt = doubt
+        self._rendered = rendered
+
+    def rendered(self, render: Callable[[Sequence[Any]], _T]) -> _T:
+        """What a function makes of the data of all records, made once for all exporters that ask for the same.
+
+        Args:
+            render: Gets a list of the data, which it must not change, any part of it. Its outcome depends on that
+                alone, and is not changed either: other exporters get the same object.
+
+        Example:
+            >>> batch = Batch([Record(RecordId(1, 1), 0.0, {}, lambda: "a")], lane="x", run=1, numbers=[1], deadline=0)
+            >>> batch.rendered("".join)
+            'a'
+        """
+        if self._rendered is None:
+            return render([record.data for record in self.records])
+        made: _T = self._rendered(render)
+        return made
 
     @property
     def token(self) -> str:
@@ -117,9 +139,9 @@ class ExportResult(tuple[Any, bool]):
         kept: Whether the record is kept, to be sent later.
     """
 
-    error: BaseException | None
-    exporter: str | None
-    kept: bool
+    error: BaseException | None = None
+    exporter: str | None = None
+    kept: bool = False
 
     def __new__(
         cls,

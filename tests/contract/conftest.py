@@ -58,7 +58,7 @@ def run_script(tmp_path: Path) -> Callable[..., str]:
     `killed=True` expects it to end by kill -9 of itself; `stderr=True` gives what it printed there, too.
     """
 
-    def run(source: str, *args: object, killed: bool = False, stderr: bool = False, timeout: float = 60.0) -> str:
+    def run(source: str, *args: object, killed: bool = False, stderr: bool = False, timeout: float = 120.0) -> str:
         text = PRELUDE + textwrap.dedent(source)
         script = tmp_path / "script.py"
         script.write_text(text, encoding="utf-8")

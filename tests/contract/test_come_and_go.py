@@ -15,7 +15,7 @@ from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
 
 MakePool = Callable[..., rex.ExporterPool]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -134,6 +134,7 @@ def test_an_exporter_at_work_is_not_removed(make_pool: MakePool) -> None:
     with pytest.raises(rex.exceptions.TimeoutError, match="at work"):
         pool.remove_exporter("t")
     target.release()
+    target.timeout = PATIENCE
     assert pool.flush(PATIENCE)
     assert target is pool.remove_exporter("t")
     assert [1] == target.got

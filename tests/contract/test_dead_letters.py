@@ -140,10 +140,10 @@ def test_replay_in_the_background(make_pool: MakePool, place: dict[str, Any]) ->
     pool = make_pool([target], None, 2, False, **place)
     for number in range(10):
         pool.send(number)
-    assert pool.flush(10)
+    assert pool.flush(60)
     target.refuses = lambda data: False
     assert 5 == pool.dead_letters.replay()
-    assert pool.flush(10)
+    assert pool.flush(60)
     assert sorted(target.got) == list(range(10))
     assert (10, 0) == (lane(pool).delivered, lane(pool).dead)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 import sys
 
 import pytest
@@ -91,3 +92,10 @@ def test_a_missing_client_library_is_named_with_its_command(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "urllib3", None)
     with pytest.raises(rex.MissingModuleError, match=r"pip install .*resilient-exporters\[http\]"):
         rex.HTTPExporter("http://localhost:9/")  # type: ignore[attr-defined,unused-ignore]
+
+
+def test_a_refusal_can_be_pickled() -> None:
+    """A refusal that crosses a process boundary still says which records, and why."""
+    refused = rex.RecordsRefused(permanent={0: "too long"}, later={2: "locked"})
+    came = pickle.loads(pickle.dumps(refused))
+    assert (refused.permanent, refused.later, str(refused)) == (came.permanent, came.later, str(came))

@@ -49,5 +49,5 @@ def test_a_fake_hangs_on_command() -> None:
         target.wait_for(1, timeout=0.01)
     target.release()
     target.wait_for(1)
-    caller.join(10)
+    caller.join(60)
     assert (["x"], 1, 1) == (target.got, target.calls, target.most_running)

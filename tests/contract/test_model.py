@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import resilient_exporters as rex
 from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
+from tests.counts import MODELS
 
-EXAMPLES = int(os.environ.get("CI_STATES", "0")) // 10 or 25
 NAMES = ["plain", "batch", "inner", "inner batch"]
 
 
@@ -139,4 +138,4 @@ class PoolAndModel(RuleBasedStateMachine):
 
 
 TestPoolAndModel = PoolAndModel.TestCase
-TestPoolAndModel.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
+TestPoolAndModel.settings = settings(max_examples=MODELS // 3, stateful_step_count=30)

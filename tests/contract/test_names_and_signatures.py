@@ -77,15 +77,18 @@ def test_importing_does_nothing_but_import(run_script: Callable[..., str], tmp_p
 
 
 def test_importing_is_quick(run_script: Callable[..., str]) -> None:
-    """Importing takes well under 100 ms of the processor's time."""
+    """Importing loads nothing of what makes imports slow; the benchmark has the time it takes."""
     told = run_script(
         """
         import subprocess
-        code = "from time import process_time as t; s = t(); import resilient_exporters; print(t() - s)"
-        tell(min(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(5)))
+        code = "import sys, resilient_exporters; print(*sys.modules)"
+        loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+        slow = {"asyncio", "concurrent.futures", "email", "http", "json", "multiprocessing", "socket", "sqlite3", "ssl",
+                "subprocess", "tempfile", "urllib.request", "xml", "zipfile"}
+        tell(sorted(slow & set(loaded)))
         """
     )
-    assert json.loads(told) < 0.1
+    assert [] == json.loads(told)
 
 
 def test_the_pool_s_parameters_have_fixed_order_and_defaults() -> None:
@@ -349,3 +352,12 @@ def test_results_come_in_the_order_of_the_exporters(make_pool: MakePool) -> None
     """`send` gives one result per exporter, in order, also when threads finish in another order."""
     exporters = [MemoryExporter(f"t{i}", returned=i, seconds=0.02 * (4 - i)) for i in range(4)]
     assert [(i, True) for i in range(4)] == make_pool(exporters, num_threads=4).send("x")
+
+
+@pytest.mark.parametrize("kind", [rex.Exporter, rex.ExporterPool])
+def test_all_annotations_resolve(kind: type) -> None:
+    """The annotations of every public method and property resolve at run time."""
+    for name, member in inspect.getmembers(kind):
+        function = member.fget if isinstance(member, property) else member
+        if not name.startswith("_") and inspect.isfunction(function):
+            typing.get_type_hints(function)

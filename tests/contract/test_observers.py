@@ -15,7 +15,7 @@ from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
 
 MakePool = Callable[..., rex.ExporterPool]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Notes:

@@ -26,7 +26,7 @@ def test_a_receipt_gives_what_a_waiting_send_gives(make_pool: MakePool, backgrou
     target = MemoryExporter("t", returned="r")
     pool = make_pool([target], *(BACKGROUND if background else ()))
     receipt = pool.submit({"i": 1}, table="t")
-    assert [("r", True)] == receipt.result(10)
+    assert [("r", True)] == receipt.result(60)
     assert isinstance(receipt.kept, bool)
     assert ([{"i": 1}], [{"table": "t"}]) == (target.got, target.kwargs)
 
@@ -37,7 +37,7 @@ def test_a_receipt_of_a_failure(make_pool: MakePool) -> None:
     target = MemoryExporter("t", error=error)
     pool = make_pool([target], *BACKGROUND)
     receipt = pool.submit(1)
-    (result,) = receipt.result(10)
+    (result,) = receipt.result(60)
     assert (None, False) == result
     assert result.kept
     assert "boom" in str(result.error)
@@ -56,7 +56,7 @@ def test_a_receipt_that_is_not_ready_in_time(make_pool: MakePool) -> None:
             receipt.result(0.05)
     finally:
         target.release()
-    assert [(None, True)] == receipt.result(10)
+    assert [(None, True)] == receipt.result(60)
 
 
 def test_a_receipt_can_be_awaited(make_pool: MakePool) -> None:
@@ -147,7 +147,7 @@ def test_flush_returns_in_time(make_pool: MakePool) -> None:
         pool.send(1)
         started = time.monotonic()
         pool.flush(0.2)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
         assert pool.has_unsent_data()
     finally:
         hung.release()

@@ -219,7 +219,7 @@ CHILD = """
     down.up = True
     pool.send("after")
     if options:
-        pool.flush(20)
+        pool.flush(60)
     tell([said, open("out.txt").read().split(), down.got])
     pool.close()
 """

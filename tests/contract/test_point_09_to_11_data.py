@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from hypothesis import strategies as st
 
 import resilient_exporters as rex
 from resilient_exporters.testing import MemoryExporter
+from tests.counts import EXAMPLES
 
 MakePool = Callable[..., rex.ExporterPool]
-EXAMPLES = int(os.environ.get("CI_STATES", "0")) // 10 or 60
 
 
 @dataclass
@@ -165,7 +164,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(st.lists(anything.map(lambda value: 0 if value is None else value), min_size=1, max_size=5))
 def test_any_nesting_arrives_as_it_was_sent(values: list[Any]) -> None:
     """Values of all kinds, nested at will, come out of the file as they went in."""

@@ -250,7 +250,7 @@ def test_other_calls_from_inside_an_exporter_do_not_lock(make_pool: MakePool, tm
     done: list[Any] = []
     worker = threading.Thread(target=lambda: done.append([pool.send(1), pool.send(2)]), daemon=True)
     worker.start()
-    worker.join(20)
+    worker.join(60)
     assert not worker.is_alive()
     assert (None, True) == done[0][0][0] == done[0][1][0]
     down.up = True
@@ -353,17 +353,18 @@ def test_a_signal_handler_may_send_at_any_moment(run_script: Callable[..., str],
         def handler(number, frame):
             pool.send(["signal", next(counter)])
             done.append(number)
+            signal.setitimer(signal.ITIMER_REAL, 0.0003)
         signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0007)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
         sent = 0
-        while len(done) < 40:
+        while len(done) < 20:
             pool.send(["main", sent])
             sent += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
         handled = next(counter)
         down.up = True
         pool.send_unsent_data()
-        pool.flush(20)
+        pool.flush(60)
         wanted = sorted([["main", n] for n in range(sent)] + [["signal", n] for n in range(handled)])
         tell([sorted(target.got) == wanted, sorted(down.got) == wanted])
         pool.close()
@@ -384,7 +385,7 @@ def test_an_interrupt_at_any_moment_leaves_a_pool_that_works(run_script: Callabl
     told = run_script(
         """
         import faulthandler, random
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(50, exit=True)
         class Bare(rex.Exporter):
             def __init__(self, name, up):
                 super().__init__(name=name)

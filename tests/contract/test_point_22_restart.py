@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -19,9 +18,9 @@ import pytest
 
 import resilient_exporters as rex
 from resilient_exporters.testing import MemoryExporter
+from tests.counts import RUNS
 
 MakePool = Callable[..., rex.ExporterPool]
-KILLS = int(os.environ.get("CI_KILLS", "0")) // 10 or 6
 
 FILL = """
     names = sys.argv[2:]
@@ -123,7 +122,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, mode: str) -> None:
     """Killed again and again at random moments: all that `send` had accepted arrives at every target, in order."""
     rng = random.Random(5)
     accepted: list[str] = []
-    for run in range(KILLS):
+    for run in range(RUNS):
         command = [sys.executable, "-c", VICTIM, str(run), mode]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as victim:
             assert victim.stdout is not None
@@ -142,8 +141,8 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, mode: str) -> None:
     arrived = (tmp_path / "arrived.txt").read_text().splitlines()
     for got in (arrived, late.got):
         assert set() == set(accepted) - set(got)
-        assert len(got) <= len(accepted) + 2 * KILLS * (1 if got is late.got else 1000)
-        for run in range(KILLS):
+        assert len(got) <= len(accepted) + 2 * RUNS * (1 if got is late.got else 1000)
+        for run in range(RUNS):
             numbers = list(dict.fromkeys(int(line.split(":")[1]) for line in got if line.startswith(f"{run}:")))
             assert list(range(len(numbers))) == numbers
 

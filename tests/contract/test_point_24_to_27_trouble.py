@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import resilient_exporters as rex
 from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
+from tests.counts import EXAMPLES
 
 MakePool = Callable[..., rex.ExporterPool]
-EXAMPLES = int(os.environ.get("CI_STATES", "0")) // 10 or 80
 
 
 def padded(number: int) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_a_full_disk_in_the_background(make_pool: MakePool, small_disk: Callable
                 kept += 1
     finally:
         target.release()
-    pool.flush(20)
+    pool.flush(60)
     assert list(range(kept)) == [data["i"] for data in target.got]
 
 
@@ -216,7 +216,7 @@ def test_after_damage_work_goes_on(tmp_path: Path) -> None:
     assert [100, 101, 102] == got[-3:]
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(st.data())
 def test_no_damage_stops_a_pool_or_invents_a_record(data: st.DataObject) -> None:
     """Whatever happens to the bytes, the pool opens (or the file is not ours any more) and invents nothing."""
@@ -383,7 +383,7 @@ def test_what_is_under_way_in_the_background_counts(make_pool: MakePool) -> None
     target.wait_for_calls(1)
     assert pool.has_unsent_data()
     target.release()
-    pool.flush(10)
+    pool.flush(60)
     assert not pool.has_unsent_data()
 
 

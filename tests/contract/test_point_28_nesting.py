@@ -88,7 +88,7 @@ def test_two_unnamed_inner_pools(make_pool: MakePool) -> None:
 
 def test_the_outer_pool_s_threads_run_the_leaves(make_pool: MakePool) -> None:
     """The outer pool's threads run the leaves; an inner pool's own threads, waiting and file no longer apply."""
-    barrier = threading.Barrier(4, timeout=10)
+    barrier = threading.Barrier(4, timeout=60)
 
     class Meeting(MemoryExporter):
         def send(self, data: Any, /, **kwargs: Any) -> rex.ExportResult:
@@ -216,3 +216,41 @@ def test_orphaned_leaves_come_back_by_path(make_pool: MakePool, tmp_path: Path) 
     pool.add_exporter(rex.ExporterPool([same], name="one"))
     pool.send_unsent_data()
     assert (["x"], []) == (same.got, elsewhere.got)
+
+
+def test_an_inner_pool_called_directly(make_pool: MakePool) -> None:
+    """Called directly, an inner pool keeps nothing, but serves each exporter whatever happens to the others."""
+
+    class Plain(rex.Exporter):
+        def send(self, data: Any) -> rex.ExportResult:
+            raise ValueError("no")
+
+    class Nonsense(rex.Exporter):
+        def send(self, data: Any) -> Any:
+            data.append(2)
+            return "taken"
+
+    good = MemoryExporter("good")
+    inner = rex.ExporterPool([Plain(), Nonsense(), good], name="inner")
+    outer = make_pool([inner], name="outer")
+    sent = [1]
+    results = inner.send(sent, table="x")
+    assert [False, False, True] == [result.successful for result in results]
+    assert [ValueError, rex.ExportError, type(None)] == [type(result.error) for result in results]
+    assert ([[1]], [{"table": "x"}], [1]) == (good.got, good.kwargs, sent)
+    assert not outer.has_unsent_data()
+    with pytest.raises(rex.DataTypeError):
+        inner.send(None)
+
+
+def test_an_inner_pool_called_directly_refuses_unknown_keywords(make_pool: MakePool) -> None:
+    """A keyword that no exporter of the inner pool takes raises before any of them is called."""
+
+    class Plain(rex.Exporter):
+        def send(self, data: Any) -> rex.ExportResult:
+            raise AssertionError("called")
+
+    inner = rex.ExporterPool([Plain()], name="inner")
+    make_pool([inner], name="outer")
+    with pytest.raises(TypeError, match="table"):
+        inner.send(1, table="x")

@@ -312,12 +312,12 @@ def test_a_batch_method_alone_is_enough(make_pool: MakePool) -> None:
 
 
 def test_a_class_with_neither_method_is_refused() -> None:
-    """Overriding neither `send` nor the batch method raises TypeError when the class is used."""
+    """Overriding neither `send` nor the batch method raises TypeError when it is used; to a pool it is no exporter."""
 
     class Nothing(rex.Exporter):
         pass
 
-    with pytest.raises(TypeError):
+    with pytest.raises(rex.InvalidConfigError, match="Nothing"):
         rex.ExporterPool([Nothing()])
     with pytest.raises(TypeError):
         Nothing().send(1)

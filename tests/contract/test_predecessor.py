@@ -117,7 +117,7 @@ def test_case_07_failures_without_waiting_are_saved(make_pool: MakePool, error: 
     target.wait_for_calls(1)
     assert pool.has_unsent_data()
     target.up, target.error = True, None
-    pool.flush(20)
+    pool.flush(60)
     assert ["d"] == target.got
 
 
@@ -321,11 +321,11 @@ def test_case_22_exporters(make_pool: MakePool) -> None:
 
 def test_case_23_not_waiting(make_pool: MakePool) -> None:
     """23: with `wait_for_result=False` the call does not block and returns None."""
-    target = MemoryExporter(seconds=0.5)
+    target = MemoryExporter()
+    target.hang()
     pool = make_pool([target], num_threads=2, wait_for_result=False)
-    started = time.perf_counter()
     result: Any = pool.send("d")
-    assert time.perf_counter() - started < 0.25
+    target.release()
     assert None is result
     target.wait_for(1)
 
@@ -336,7 +336,7 @@ def test_case_24_nothing_piles_up(make_pool: MakePool) -> None:
     pool = make_pool([target], num_threads=2, wait_for_result=False)
 
     def objects() -> int:
-        pool.flush(20)
+        pool.flush(60)
         target.got.clear()
         target.kwargs.clear()
         gc.collect()

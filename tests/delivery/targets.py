@@ -33,7 +33,7 @@ __all__ = [
     "shipment",
 ]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a thread that does not come back is taken for hung."""
 
 Verdict = BaseException | ExportResult | None

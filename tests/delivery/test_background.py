@@ -120,6 +120,48 @@ def test_each_single_record_wakes_its_lane(background: MakeEngine) -> None:
     assert list(range(500)) == target.got
 
 
+def test_a_stream_of_records_does_not_wake_its_lane_for_each(
+    background: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane that lingers is woken by nobody, and has what was sent meanwhile in its next look."""
+    moments: list[Callable[[], None]] = []
+    target = FakeTarget()
+    engine = background(t=target)
+    driver = engine.background()
+    monkeypatch.setattr(driver.workers, "soon", moments.append)
+    send(engine, 0)
+    with driver.progress:
+        assert driver.progress.wait_for(lambda: len(moments) == 1, PATIENCE)
+    for i in range(1, 100):
+        assert not driver.asleep
+        send(engine, i)
+    assert [0] == target.got
+    moments[0]()
+    assert [[0], list(range(1, 100))] == target.calls
+    moments[1]()  # it finds nothing: only now it rests, and must be woken
+    assert driver.asleep
+    send(engine, 100)
+    target.wait_for(lambda: target.got == list(range(101)))
+
+
+@pytest.mark.parametrize("ask", [lambda engine: engine.background().hurry(), lambda engine: engine.flush(PATIENCE)])
+def test_who_waits_is_not_kept_by_a_lane_that_lingers(
+    background: MakeEngine, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Engine], object]
+) -> None:
+    """Whoever waits for a record makes the lane look at once, however long its moment lasts."""
+    target = FakeTarget()
+    engine = background(t=target)
+    driver = engine.background()
+    moments: list[Callable[[], None]] = []
+    monkeypatch.setattr(driver.workers, "soon", moments.append)
+    send(engine, 0)
+    with driver.progress:
+        assert driver.progress.wait_for(lambda: len(moments) == 1, PATIENCE)
+    send(engine, 1)
+    ask(engine)
+    target.wait_for(lambda: target.got == [0, 1])
+
+
 def test_a_target_that_comes_back_gets_all_without_a_push(background: MakeEngine) -> None:
     """After an outage everything goes out by itself, in order."""
     target = FakeTarget(down())

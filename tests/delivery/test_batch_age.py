@@ -61,8 +61,7 @@ def test_one_record_waits_until_it_is_old() -> None:
     exporter.batch_age = 0.2
     with background(exporter) as pool:
         began = time.monotonic()
-        pool.send(1)
-        pool.send(2)
+        pool.send_many([1, 2])
         exporter.target.wait_for(lambda: len(exporter.target.got) == 2)
         assert [[1, 2]] == exporter.target.calls
         assert exporter.times[0] - began >= 0.19

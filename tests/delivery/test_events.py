@@ -60,7 +60,7 @@ def test_an_interrupt_in_an_observer_reaches_the_caller() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Events("pool", ManualClock(), [interrupted]).notify("orphans")
-    assert 0 == inside.calls
+    assert 0 == inside.here.calls
 
 
 def until(reached: Callable[[], bool]) -> None:
@@ -90,7 +90,7 @@ def test_observers_run_at_work_and_without_the_mutex() -> None:
 
     def look(event: Event) -> None:
         lane = engine.lanes["t"]
-        found.append((lane.mutex.locked(), inside.calls, lane.state))
+        found.append((lane.mutex.locked(), inside.here.calls, lane.state))
 
     target = FakeTarget(fails)
     engine = engine_with(look, t=target)

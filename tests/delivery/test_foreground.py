@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,7 @@ def test_a_record_that_must_queue_says_so() -> None:
     assert [[0], [0]] == target.calls
 
 
+@pytest.mark.usefixtures("paced")
 def test_a_slow_failure_spares_the_next_senders() -> None:
     """After a failure that took a second, senders of the next ten seconds do not wait for that target."""
     clock = ManualClock(now=1000.0)
@@ -98,6 +100,7 @@ def test_a_slow_failure_spares_the_next_senders() -> None:
     assert list(range(11)) == target.got
 
 
+@pytest.mark.usefixtures("paced")
 def test_the_first_failure_of_a_new_record_paces_too() -> None:
     """A new record is not tried within the pause either, when nothing is owed because nothing is to be kept."""
     clock = ManualClock(now=1000.0)
@@ -130,6 +133,7 @@ def test_looking_after_has_a_budget() -> None:
     assert list(range(8)) == target.got
 
 
+@pytest.mark.usefixtures("paced")
 def test_a_failure_that_took_a_while_ends_the_looking_after() -> None:
     """A send does not go from one slow failure to the next, although a pass may: the pause begins after the first."""
     clock = ManualClock(now=1000.0)
@@ -417,7 +421,8 @@ def test_a_call_that_comes_back_late_is_settled() -> None:
     results = send(engine, "y")
     assert (1, False) == (hung.most_running, results["hung"].successful)
     gate.open.set()
-    engine.send_unsent(["hung"])
+    while engine.owing():
+        engine.send_unsent(["hung"])
     assert ["x", "y"] == hung.got
     assert (2, 0, 0, 0) == status(engine, "hung")
     engine.close(0.0)
@@ -518,3 +523,47 @@ def test_refusals_on_the_short_way_are_judged() -> None:
     assert lane.dead == 3300 - 2700 - lane.owed
     assert lane.dead == len(list(pool._rex.engine().spool.dead_letters()))
     pool.close(timeout=0.0)
+
+
+def test_a_refused_record_on_the_short_way_is_tried_once() -> None:
+    """An exporter of single records that refuses one for good is not asked a second time."""
+    calls: list[int] = []
+
+    def take(data: int) -> None:
+        calls.append(data)
+        if data == 2:
+            raise RecordsRefused(permanent={0: "no"})
+
+    pool = ExporterPool([CallableExporter(take)])
+    results = [pool.send(i)[0] for i in range(4)]
+    assert ([0, 1, 2, 3], [True, True, False, True]) == (calls, [result.successful for result in results])
+    assert 1 == len(pool.dead_letters)
+    pool.close()
+
+
+def test_an_interrupt_while_waiting_for_threads() -> None:
+    """After Ctrl-C in a sender that waits for threads, nobody gets the record twice: not who is at it either."""
+    go = threading.Event()
+    fast: list[int] = []
+    slow: list[int] = []
+
+    def take_slowly(data: int) -> None:
+        taken.wait(PATIENCE)
+        _thread.interrupt_main()
+        go.wait(PATIENCE)
+        slow.append(data)
+
+    def take(data: int) -> None:
+        fast.append(data)
+        taken.set()
+
+    taken = threading.Event()
+    exporters = [CallableExporter(take_slowly, name="slow"), CallableExporter(take, name="fast")]
+    pool = ExporterPool(exporters, num_threads=2)
+    with pytest.raises(KeyboardInterrupt):
+        pool.send(1)
+    go.set()
+    pool.send_unsent_data()
+    assert ([1], [1]) == (slow, fast)
+    assert [(1, 0), (1, 0)] == [(lane.delivered, lane.owed) for lane in pool.status().exporters]
+    pool.close()

@@ -148,6 +148,7 @@ def test_after_an_outage_batches_grow() -> None:
 @pytest.mark.parametrize(
     ("took", "pause"), [(0.0, 0.0), (0.005, 0.0), (0.02, 0.2), (1.0, 10.0), (3.0, 30.0), (60.0, 30.0)]
 )
+@pytest.mark.usefixtures("paced")
 def test_a_slow_failure_paces(took: float, pause: float) -> None:
     """After a failure that took t, the caller's thread tries no sooner than 10 t later, at most 30 s."""
     rig = Rig(FakeTarget())
@@ -163,6 +164,7 @@ def test_a_slow_failure_paces(took: float, pause: float) -> None:
 @pytest.mark.parametrize(
     ("asked", "took", "pause"), [(7.0, 0.0, 7.0), (7.0, 1.0, 10.0), (90.0, 1.0, 90.0), (0.0, 0.0, 0.0)]
 )
+@pytest.mark.usefixtures("paced")
 def test_retry_after_is_honoured(asked: float, took: float, pause: float) -> None:
     """A pause that the target asked for is kept, also one beyond the cap of our own."""
     rig = Rig(FakeTarget())
@@ -388,6 +390,7 @@ def test_trouble_in_the_middle_of_a_search_ends_the_pass() -> None:
     assert ([0, 2, 3, 4, 5, 6, 7], "up") == (rig.target.got, rig.lane.state)
 
 
+@pytest.mark.usefixtures("paced")
 def test_slow_refusals_for_now_are_paced() -> None:
     """A target that takes its time to say "not now" to everything may not hold up every call either."""
     rig = Rig(FakeTarget())

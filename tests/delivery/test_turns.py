@@ -91,7 +91,7 @@ def test_who_queues_when_the_driver_has_just_left() -> None:
 
 def test_inside_an_exporter_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that is inside an exporter gets no turn, also of a lane that is free."""
-    monkeypatch.setattr(inside, "exporter", object())
+    monkeypatch.setattr(inside.here, "exporter", object())
     assert not Turns().drive(lambda: None, PATIENCE)
 
 

@@ -165,5 +165,16 @@ def test_threads_end_with_the_interpreter(jobs: Jobs) -> None:
     workers.stop()
 
 
+def test_a_moment_passes_although_the_clock_stands_still(jobs: Jobs) -> None:
+    """What is to run soon needs nobody to turn a clock by hand, and what is planned by that clock still waits."""
+    workers = Workers(2, None, ManualClock(), "w")
+    planned: list[str] = []
+    workers.run(lambda: planned.append("planned"), 1.0)
+    workers.soon(jobs)
+    assert jobs.wait(lambda: jobs.running == 1)
+    assert [] == planned
+    workers.stop()
+
+
 def broken() -> None:
     raise ZeroDivisionError

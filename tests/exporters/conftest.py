@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from resilient_exporters.records import Batch
+from tests.balance import hold_to_accounts
 from tests.exporters.handmade import made
+
+
+@pytest.fixture(autouse=True)
+def accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pool that is closed in a test accounts for each record sent to it."""
+    hold_to_accounts(monkeypatch)
 
 
 @pytest.fixture

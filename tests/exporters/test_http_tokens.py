@@ -14,7 +14,7 @@ import pytest
 
 import resilient_exporters as rex
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until something that does not come is given up."""
 SENDER = """
 import sys, threading

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient_exporters.exceptions import DataTypeError
-from resilient_exporters.exporters.lines import as_json, as_line
+from resilient_exporters.exporters.lines import as_json, as_line, as_lines
 
 Pair = namedtuple("Pair", "left right")
 
@@ -155,3 +155,30 @@ def test_sets_are_rendered_alike_in_every_process() -> None:
         for seed in ("1", "2", "3")
     }
     assert {b'{"k":["a","b","c",1,[2,"d"]],"f":[["u","v","w"],["x","y","z"]]}\n'} == outputs
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    ).filter(lambda data: not isinstance(data, str))
+)
+def test_a_line_is_spaced_as_json_dumps_does(data: Any) -> None:
+    """A line has the bytes that `json.dumps` writes, whatever commas, colons and brackets stand in its text."""
+    assert f"{json.dumps(data, ensure_ascii=False)}\n".encode() == as_line(data)
+
+
+@given(st.lists(json_values | st.binary() | st.text(st.characters(exclude_categories=[]), max_size=5), max_size=8))
+def test_lines_of_many_are_those_of_each(data: list[Any]) -> None:
+    """Rendering many gives the lines of each, and names those that have none."""
+    expected, refused = [], set()
+    for index, one in enumerate(data):
+        try:
+            expected.append(as_line(one))
+        except DataTypeError:
+            expected.append(b"")
+            refused.add(index)
+    lines = as_lines(data)
+    assert (b"".join(expected), refused) == (lines.whole, {*lines.refused})
+    assert expected == lines.parts()

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resilient_exporters.records import Batch
+from tests.counts import EXAMPLES
 from tests.servers.postgresql import Database, MakeExporter, binaries, database, exporter_of, server
 
 __all__ = ["binaries", "database", "exporter_of", "server"]
@@ -36,7 +37,7 @@ class Point:
 
 PLUS_TWO = timezone(timedelta(hours=2))
 NOON = datetime(2026, 3, 4, 12, 30, 15, 123456)
-ODD_TEXT = "it's \\ a \"text\"\t\r\nof % {many} \x1f é 😀 characters"
+ODD_TEXT = 'it\'s \\ a "text"\t\r\nof % {many} \x1f é 😀 characters'
 
 VALUES: list[tuple[str, Any, Any]] = [
     ("int", 5, 5),
@@ -152,7 +153,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rows=ROWS)
 def test_any_rows(database: Database, exporter_of: MakeExporter, batch: MakeBatch, rows: list[dict[str, Any]]) -> None:
     """Whatever rows go in come out equal, whichever columns they have."""

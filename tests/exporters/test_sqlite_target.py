@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sqlite3
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from resilient_exporters.exceptions import InvalidConfigError, RecordsRefused, TargetDown, TargetMisconfigured
 from resilient_exporters.exporters.sqlite import SQLiteExporter
 from resilient_exporters.records import Batch
+from tests.counts import EXAMPLES
 from tests.exporters.handmade import made
 
 MakeBatch = Callable[..., Batch]
@@ -297,7 +297,7 @@ def test_two_writers(path: Path, exporter: MakeExporter, batch: MakeBatch) -> No
     assert list(range(1, 100)) == query(path, "select data from records order by rowid")
 
 
-@settings(deadline=None, max_examples=int(os.environ.get("CI_EXAMPLES", "25")))
+@settings(max_examples=EXAMPLES // 2)
 @given(
     st.lists(st.lists(st.integers(1, 12), max_size=5, unique=True), max_size=8),
     st.lists(st.booleans(), min_size=8, max_size=8),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +18,7 @@ from resilient_exporters.records import Batch, ExportResult
 from resilient_exporters.testing.suite import ExporterSuite
 
 BAD = "bad"
+ROOT = Path(__file__).parents[2]
 
 
 class Target:
@@ -141,6 +145,27 @@ class Deaf(Good):
         super().export(batch)
 
 
+class Claims(Good):
+    def export(self, batch: Batch, /, *, table: str = "") -> None:
+        super().export(batch)
+        raise RecordsRefused(permanent={len(batch): "one more than there are"})
+
+
+class Answers(Good):
+    def export(self, batch: Batch, /, *, table: str = "") -> None:
+        super().export(batch)
+        return len(batch)  # type: ignore[return-value]  # that is the defect
+
+
+class Babbles(Exporter):
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        super().__init__()
+
+    def send(self, data: Any) -> ExportResult:
+        return "sent"  # type: ignore[return-value]  # that is the defect
+
+
 class Lies(Exporter):
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -208,6 +233,10 @@ def suite(tmp_path: Path) -> Iterator[OfTarget]:
         (Lies, "one_alone_works"),
         (Lies, "it_works_in_the_background"),
         (Lies, "any_error_keeps_the_record"),
+        (Lies, "no_exception_is_too_strange"),
+        (Claims, "its_answers_make_sense"),
+        (Answers, "its_answers_make_sense"),
+        (Babbles, "its_answers_make_sense"),
     ],
 )
 def test_a_defect_is_found(suite: OfTarget, kind: Any, test: str) -> None:
@@ -248,3 +277,16 @@ def test_what_must_be_written_is_asked_for(tmp_path: Path) -> None:
     plain.set_up(tmp_path)
     with pytest.raises(NotImplementedError):
         plain.test_what_is_sent_arrives()
+
+
+def test_five_lines_make_a_suite(tmp_path: Path) -> None:
+    """The example of the documentation passes, run by pytest as a reader would run it."""
+    page = (ROOT / "docs" / "how-to" / "write-an-exporter.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ExporterSuite" in block)
+    (tmp_path / "test_mine.py").write_text(example, encoding="utf-8")
+    lines = [line for line in example.partition("class ")[2].splitlines() if line.strip()]
+    assert 5 == len(lines)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert 0 == ran.returncode, ran.stdout
+    assert " passed" in ran.stdout

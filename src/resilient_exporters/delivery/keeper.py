@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,20 @@ from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.lane import Lane
-from resilient_exporters.delivery.moving import copy_owed, owed_slices
+from resilient_exporters.delivery.moving import (
+    check_for,
+    copy_letters,
+    copy_owed,
+    letter_slice,
+    numbered,
+    of_one_time,
+    owed_slices,
+)
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError, SpoolFull
 from resilient_exporters.policies import Limits
 from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import DeadLetter, Fate, Opaque, Payload, Slice, Spool, SpoolMoving
+from resilient_exporters.spool.interface import Fate, Payload, Slice, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 
 __all__ = ["Keep", "Keeper"]
@@ -243,8 +250,8 @@ class Keeper:
             SpoolError: There is no room for those that are still there.
         """
         for letter in tuple(spool.dead_letters()):
-            self._check_for(self.spool)(letter.payload)
-            self.bury(renamed(letter.lane), _slice_of(letter), {0: letter.reason}, letter.attempts)
+            check_for(self.spool)(letter.payload)
+            self.bury(renamed(letter.lane), letter_slice(letter), {0: letter.reason}, letter.attempts)
             spool.forget_dead([letter.key])
 
     # Another spool
@@ -256,7 +263,7 @@ class Keeper:
             SpoolError: There is no room for what is still owed there.
         """
         for part, lanes in owed_slices(spool):
-            for start, end in _numbered(part):
+            for start, end in numbered(part):
                 self._keep(
                     part.payloads[start:end],
                     part.options,
@@ -298,11 +305,11 @@ class Keeper:
 
     def _append_slice(self, part: Slice, lanes: frozenset[str], anew: bool) -> None:
         """Append the records of a slice, each with its own time; needs the gate."""
-        check = self._check_for(self.spool)
+        check = check_for(self.spool)
         for payload in part.payloads:
             check(payload)
-        for start, end in _numbered(part):
-            for at, many in _of_one_time(part.times, start, end):
+        for start, end in numbered(part):
+            for at, many in of_one_time(part.times, start, end):
                 self.spool.append(
                     part.payloads[at : at + many],
                     lanes,
@@ -322,7 +329,7 @@ class Keeper:
             self.take_letters(spool, renamed)
             for part, lanes in owed_slices(spool):
                 for i, payload in enumerate(part.payloads):
-                    self._check_for(self.spool)(payload)
+                    check_for(self.spool)(payload)
                     named = frozenset(map(renamed, lanes))
                     self._keep(
                         [payload],
@@ -355,8 +362,8 @@ class Keeper:
         with self._standing_still() as lanes:
             old, start = self.spool, new.next_place
             try:
-                places = copy_owed(old, new, check=self._check_for(new))
-                _copy_letters(old, new)
+                places = copy_owed(old, new, check=check_for(new))
+                copy_letters(old, new)
             except BaseException:
                 new.undo_appends()
                 raise
@@ -379,8 +386,8 @@ class Keeper:
             start = file.next_place
             file.thaw()
             try:
-                places = copy_owed(old, file, after=len(loaded), check=self._check_for(file))
-                _copy_letters(old, file)
+                places = copy_owed(old, file, after=len(loaded), check=check_for(file))
+                copy_letters(old, file)
             except BaseException:
                 file.undo_appends()
                 file.freeze()
@@ -392,11 +399,6 @@ class Keeper:
         for lane in lanes:
             lane.move(old, new, moved)
         self.spool = new
-
-    @staticmethod
-    def _check_for(spool: Spool) -> Callable[[Payload], None]:
-        """What looks at each payload that is to be carried into a spool."""
-        return _anything if isinstance(spool, MemorySpool) else _bytes_only
 
     @contextmanager
     def _standing_still(self) -> Iterator[list[Lane]]:
@@ -419,51 +421,3 @@ class Keeper:
                 late, self._late = self._late, []
                 for append in late:
                     append()
-
-
-def _numbered(part: Slice) -> Iterator[tuple[int, int]]:
-    """The ranges of a slice whose numbers follow each other."""
-    start = 0
-    for i in range(1, len(part) + 1):
-        if i == len(part) or part.numbers[i] != part.numbers[i - 1] + 1:
-            yield start, i
-            start = i
-
-
-def _of_one_time(times: list[float], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The ranges (first, how many) between two indexes whose times are the same."""
-    for _, same in itertools.groupby(range(start, end), key=times.__getitem__):
-        indexes = list(same)
-        yield indexes[0], len(indexes)
-
-
-def _copy_letters(old: Spool, new: Spool) -> None:
-    """Take a memory spool's dead letters along; a file's stay where they are, behind a `BackedSpool`."""
-    if not isinstance(old, MemorySpool):
-        return
-    before = {letter.key for letter in new.dead_letters()}
-    try:
-        for letter in old.own_letters():
-            new.bury(letter.lane, _slice_of(letter), {0: letter.reason}, letter.attempts)
-    except BaseException:
-        new.forget_dead([letter.key for letter in new.dead_letters() if letter.key not in before])
-        raise
-
-
-def _slice_of(letter: DeadLetter) -> Slice:
-    """A dead letter's record, without a place."""
-    return Slice(
-        letter.run, letter.options, letter.flags, [], [letter.number], [letter.accepted], [letter.payload]
-    )
-
-
-def _anything(payload: Payload) -> None:
-    """Memory takes whatever it is."""
-
-
-def _bytes_only(payload: Payload) -> None:
-    if isinstance(payload, Opaque):
-        raise DataTypeError(
-            f"a kept record of type {type(payload.data).__name__} cannot be written to a file;"
-            " convert it in `transform=`, or have it delivered first"
-        )

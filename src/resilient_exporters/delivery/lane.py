@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any, Literal
+from typing import Literal
 
-from resilient_exporters import codec
 from resilient_exporters.delivery.attempt import (
     Again,
     Delivered,
@@ -18,7 +17,6 @@ from resilient_exporters.delivery.attempt import (
     Outcome,
     Refused,
     attempt,
-    attempt_record,
     bare,
     described,
 )
@@ -26,12 +24,13 @@ from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.guard import Guard
 from resilient_exporters.delivery.parcel import Parcel, batch_of, slice_of
+from resilient_exporters.delivery.sharing import Shared
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.delivery.throttle import Throttle
 from resilient_exporters.delivery.turns import Turns, Waiting
 from resilient_exporters.exceptions import Queued, SpoolError
 from resilient_exporters.policies import Retry
-from resilient_exporters.records import ExportResult, Record, RecordId
+from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.block import size_of
 from resilient_exporters.spool.interface import Fate, Flag, Slice, Spool
 from resilient_exporters.status import EventName
@@ -50,7 +49,6 @@ _PACE, _PACE_CAP = 10.0, 30.0
 """After a slow failure of t seconds the caller's thread tries again `_PACE` x t later, at most `_PACE_CAP` seconds."""
 
 
-_NONE: dict[str, Any] = {}
 _QUIET = 60.0
 """Seconds in which a target that comes and goes, or one bad record between good ones, is announced once."""
 
@@ -109,6 +107,7 @@ class Lane:
         """Failures in a row, passes included."""
         self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
         self.events = Events("", clock)
+        self.shared = Shared()
         self.throttle = None if target.rate is None else Throttle(target.rate, clock.now())
         self._clock = clock
         self._retry = retry
@@ -123,6 +122,8 @@ class Lane:
         self._after = 0
         self._tried = 0
         self._jumped: int | None = None
+        self._overtaken = 0
+        """Highest place that a success has passed: what is owed up to there is out of its order already."""
         self._won = False
         self._failures = 0
         self._limit = target.batch_records
@@ -161,6 +162,23 @@ class Lane:
     def failing(self) -> bool:
         """Whether the last attempt of the pass failed."""
         return self._failures > 0
+
+    def blames_target(self) -> bool:
+        """Whether what just failed has been overtaken by nothing, and failed so rarely that the target may be down."""
+        return 0 < self._failures and self.misses <= _UNKNOWN_MEANS_DOWN and self._after > self._overtaken
+
+    def lets_new_pass(self, before: tuple[int, int] | None) -> bool:
+        """Whether order lets a new record go after a pass: all that is still owed has been overtaken anyway.
+
+        Args:
+            before: The new record's run and number; what is owed of its run and is not older does not count.
+        """
+        with self.mutex:
+            for source in self.sources:
+                kept = source.spool.read(source.lane, self._overtaken if source is self._at else 0, 1, 1)
+                if kept is not None and (before is None or kept.run != before[0] or kept.numbers[0] < before[1]):
+                    return False
+        return True
 
     def go_on_behind(self, place: int) -> None:
         """Go on with what was kept after a place, after a pass that somebody asked for."""
@@ -271,7 +289,7 @@ class Lane:
         self._clear_at = []
         self.seen = new.next_place - 1
         if self._only is None:
-            self._after = self._tried = 0
+            self._after = self._tried = self._overtaken = 0
         if kept is not None and source.spool is old:
             kept.places = [moved.get(place, 0) for place in kept.places]
             self._flight = (replace(source, spool=new), kept)
@@ -294,7 +312,7 @@ class Lane:
             pinned, kept = kept, kept or self._read(source, self._after if source is self._at else 0)
             if kept is not None or source.spool.account(source.lane).records:
                 if source is not self._at:
-                    self._at, self._after, self._tried, self._pinned = source, 0, 0, pinned
+                    self._at, self._after, self._tried, self._overtaken, self._pinned = source, 0, 0, 0, pinned
                 return source, kept
             if source.brought:
                 self._drained(source)
@@ -306,7 +324,7 @@ class Lane:
         if not places:
             return None
         kept = source.spool.read(source.lane, places[0] - 1, len(places), sys.maxsize)
-        return kept if kept is not None and kept.places == places else None
+        return kept if kept is not None and [*kept.places] == places else None
 
     def _read(self, source: Source, after: int) -> Slice | None:
         size, batch_bytes = self._size(), self.target.batch_bytes
@@ -316,7 +334,9 @@ class Lane:
         kept = source.spool.read(source.lane, after, size, batch_bytes)
         if kept is not None and kept.flags & Flag.BUNDLED and len(kept) > 1:
             return source.spool.read(source.lane, after, 1, 1)
-        return self._as_tried(kept) if self._alone and kept is not None else kept
+        if kept is None:
+            return None
+        return self._as_tried(kept) if self._alone else _first_of(kept, self.shared.aligned(kept))
 
     def _as_tried(self, kept: Slice) -> Slice:
         """The slice up to the first record that was tried as a batch of its own; or that record."""
@@ -375,6 +395,7 @@ class Lane:
         if self._progressed(kept, outcome):
             self._tried = self._failures = 0
             self._after = kept.places[-1]
+            self._overtaken = max(self._overtaken, self._after)
             self._won = True
             self._alone.difference_update([(kept.run, number) for number in kept.numbers] if self._alone else ())
             self._limit = min(self._limit * 2, self.target.batch_records)
@@ -421,32 +442,16 @@ class Lane:
         alone = not self.target.batches or self.target.stable or self.throttle is not None
         return [mine] if alone else self.turns.gather(mine, self._limit)
 
-    def solo(self, parcel: Parcel) -> ExportResult | None:
-        """Try a new record if that is all there is to do: nothing is owed, nobody drives, the target is up; else None.
+    def took_one(self) -> None:
+        """The target has taken a new record that was tried alone."""
+        self.delivered += 1
+        self._guard.taken += 1
 
-        The short way of one record to an exporter that takes single ones. A failure takes the long way from here on.
-        """
-        if self.target.batches or self.throttle is not None or self.state != "up" or not self.clear():
-            return None
-        return self.turns.at_once(self._solo, parcel)
-
-    def _solo(self, parcel: Parcel) -> ExportResult | None:
-        clock, payload = self._clock, parcel.payload
-        assert isinstance(payload, bytes)
-        began = self.since = clock.now()
-        record = Record(RecordId(parcel.run, parcel.number), parcel.time, _NONE, lambda: codec.decode(payload))
-        try:
-            outcome = attempt_record(self.target, self.name, record)
-        finally:
-            self.since = None
-        if type(outcome) is Delivered:
-            self.delivered += 1
-            self._guard.taken += 1
-            return ExportResult(outcome.returned, True, exporter=self.name)
-        if isinstance(outcome, Refused):
-            return None  # asked again on the long way, which judges refusals; the target has nothing of it
-        self._learn(outcome, clock.now() - began, progressed=False)
-        return self._result(outcome, 0)
+    def failed_one(self, parcel: Parcel, outcome: Outcome, took: float) -> Waiting:
+        """What came of a new record that was tried alone and not taken, after so many seconds."""
+        outcome = self._guard.judge(outcome, 1)
+        self._learn(outcome, took, progressed=isinstance(outcome, Refused) and not outcome.later)
+        return self._answered(Waiting(parcel), outcome, 0)
 
     def direct(self, group: list[Waiting]) -> None:
         """Try new records at once, as one batch, and tell those who wait what came of it."""
@@ -455,10 +460,10 @@ class Lane:
             outcome = self._attempt(kept)
             if isinstance(outcome, Delivered) or (isinstance(outcome, Refused) and not outcome.later):
                 self._tried = self._failures = 0
+                if self._at is self.sources[-1]:
+                    self._overtaken = self._at.spool.next_place - 1
             for index, waiting in enumerate(group):
-                waiting.outcome = outcome
-                waiting.result = self._result(outcome, index)
-                waiting.refused = outcome.permanent.get(index) if isinstance(outcome, Refused) else None
+                self._answered(waiting, outcome, index)
             if self.target.stable and isinstance(outcome, Again):
                 self._alone.update((kept.run, number) for number in kept.numbers)
         finally:
@@ -466,11 +471,19 @@ class Lane:
                 if waiting.called is not None:
                     waiting.called.set()
 
+    def _answered(self, waiting: Waiting, outcome: Outcome, index: int) -> Waiting:
+        """Note for a new record's sender what came of it."""
+        waiting.outcome = outcome
+        waiting.result = self._result(outcome, index)
+        waiting.refused = outcome.permanent.get(index) if isinstance(outcome, Refused) else None
+        return waiting
+
     def visit(self, source: Source, results: list[ExportResult] | None = None) -> None:
         """Make a pass over a spool that is not the lane's own; needs the driver."""
-        before = self._at, self._after, self._tried, self._pinned
+        before = self._at, self._after, self._tried, self._overtaken, self._pinned
         with self.mutex:
-            self._only, self._at, self._after, self._tried, self._pinned = source, source, 0, 0, None
+            self._only = source
+            self._at, self._after, self._tried, self._overtaken, self._pinned = source, 0, 0, 0, None
         try:
             self.begin_pass()
             while self.step(results) is Step.MORE:
@@ -478,7 +491,7 @@ class Lane:
         finally:
             with self.mutex:
                 self._only = None
-                self._at, self._after, self._tried, self._pinned = before
+                self._at, self._after, self._tried, self._overtaken, self._pinned = before
 
     # One attempt
 
@@ -490,7 +503,8 @@ class Lane:
         if self.throttle is not None:
             self.throttle.take(len(kept.numbers), size_of(kept.payloads), began)
         try:
-            batch, kwargs = batch_of(self.target, self.name, kept, began + self.target.timeout, doubt)
+            deadline = began + self.target.timeout
+            batch, kwargs = batch_of(self.target, self.name, kept, self.shared, deadline=deadline, doubt=doubt)
             outcome = self._guard.judge(attempt(self.target, batch, kwargs, clock), len(batch))
         finally:
             self.since = None
@@ -605,4 +619,4 @@ def _first_of(kept: Slice, count: int) -> Slice:
     if count == len(kept):
         return kept
     columns = (kept.places[:count], kept.numbers[:count], kept.times[:count], kept.payloads[:count])
-    return Slice(kept.run, kept.options, kept.flags, *columns)
+    return Slice(kept.run, kept.options, kept.flags, *columns, expires=kept.expires)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator
 
-from resilient_exporters.spool.interface import Payload, Slice, Spool
+from resilient_exporters.exceptions import DataTypeError
+from resilient_exporters.spool.interface import DeadLetter, Opaque, Payload, Slice, Spool
+from resilient_exporters.spool.memory import MemorySpool
 
-__all__ = ["copy_owed", "owed_slices"]
+__all__ = ["check_for", "copy_letters", "copy_owed", "letter_slice", "numbered", "of_one_time", "owed_slices"]
 
 _READ = 1000
 """Records read ahead per lane."""
@@ -107,3 +110,54 @@ def copy_owed(
         )
         places.append(kept.places[i])
     return places
+
+
+def numbered(part: Slice) -> Iterator[tuple[int, int]]:
+    """The ranges of a slice whose numbers follow each other."""
+    start = 0
+    for i in range(1, len(part) + 1):
+        if i == len(part) or part.numbers[i] != part.numbers[i - 1] + 1:
+            yield start, i
+            start = i
+
+
+def of_one_time(times: list[float], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The ranges (first, how many) between two indexes whose times are the same."""
+    for _, same in itertools.groupby(range(start, end), key=times.__getitem__):
+        indexes = list(same)
+        yield indexes[0], len(indexes)
+
+
+def copy_letters(old: Spool, new: Spool) -> None:
+    """Take a memory spool's dead letters along; a file's stay where they are, behind a `BackedSpool`."""
+    if not isinstance(old, MemorySpool):
+        return
+    before = {letter.key for letter in new.dead_letters()}
+    try:
+        for letter in old.own_letters():
+            new.bury(letter.lane, letter_slice(letter), {0: letter.reason}, letter.attempts)
+    except BaseException:
+        new.forget_dead([letter.key for letter in new.dead_letters() if letter.key not in before])
+        raise
+
+
+def letter_slice(letter: DeadLetter) -> Slice:
+    """A dead letter's record, without a place."""
+    return Slice(letter.run, letter.options, letter.flags, [], [letter.number], [letter.accepted], [letter.payload])
+
+
+def check_for(spool: Spool) -> Callable[[Payload], None]:
+    """What looks at each payload that is to be carried into a spool."""
+    return _anything if isinstance(spool, MemorySpool) else _bytes_only
+
+
+def _anything(payload: Payload) -> None:
+    """Memory takes whatever it is."""
+
+
+def _bytes_only(payload: Payload) -> None:
+    if isinstance(payload, Opaque):
+        raise DataTypeError(
+            f"a kept record of type {type(payload.data).__name__} cannot be written to a file;"
+            " convert it in `transform=`, or have it delivered first"
+        )

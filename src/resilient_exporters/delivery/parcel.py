@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from resilient_exporters import codec
+from resilient_exporters.delivery.sharing import Shared, shareable
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.records import Batch, Record, RecordId
 from resilient_exporters.spool.interface import Flag, Opaque, Payload, Slice
@@ -103,11 +105,15 @@ class _Records(Sequence[Record]):
         return Record(RecordId(kept.run, kept.numbers[index]), kept.times[index], self._kwargs, lambda: load(payload))
 
 
-def batch_of(target: Target, lane: str, slice: Slice, deadline: float, doubt: bool) -> tuple[Batch, dict[str, Any]]:
+def batch_of(
+    target: Target, lane: str, slice: Slice, shared: Shared, *, deadline: float, doubt: bool
+) -> tuple[Batch, dict[str, Any]]:
     """The batch that an exporter gets for a slice, and the keyword arguments that it takes."""
     kwargs = target.accepted(options_of(slice))
     records = _Records(slice, kwargs, _loader(target, slice.flags))
-    batch = Batch(records, lane=lane, run=slice.run, numbers=slice.numbers, deadline=deadline, doubt=doubt)
+    rendered = partial(shared.rendered, slice) if shareable(slice) else None
+    numbers = slice.numbers
+    batch = Batch(records, lane=lane, run=slice.run, numbers=numbers, deadline=deadline, doubt=doubt, rendered=rendered)
     return batch, kwargs
 
 

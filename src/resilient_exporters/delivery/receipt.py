@@ -22,11 +22,18 @@ class Receipt:
         kept: Whether the record is kept: True until every exporter has it, or it is lost.
     """
 
-    __slots__ = ("_future", "_kept")
+    __slots__ = ("_future", "_hurry", "_kept")
 
-    def __init__(self, future: Future[Any], kept: bool) -> None:
+    def __init__(self, future: Future[Any], kept: bool, hurry: Callable[[], object] | None = None) -> None:
         self._future = future
         self._kept = kept
+        self._hurry = hurry
+
+    def _waited_for(self) -> Future[Any]:
+        """The results, of which somebody wants to know now: lanes that wait for more records go on without."""
+        if self._hurry is not None and not self._future.done():
+            self._hurry()
+        return self._future
 
     @property
     def kept(self) -> bool:
@@ -49,12 +56,12 @@ class Receipt:
             TimeoutError: Not all have by then.
             PoolClosed: The pool was closed before.
         """
-        return self._future.result(timeout)
+        return self._waited_for().result(timeout)
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # who awaits has it loaded; it is the slowest import of all
 
-        return asyncio.wrap_future(self._future).__await__()
+        return asyncio.wrap_future(self._waited_for()).__await__()
 
 
 class Receipts:

@@ -11,18 +11,28 @@ __all__ = ["at_work", "inside"]
 _T = TypeVar("_T")
 
 
-class _Inside(threading.local):
-    """What this thread is inside of.
+class Here:
+    """What one thread is inside of.
 
     Attributes:
-        calls: How many sends, passes and transforms of this library are on this thread's stack.
+        calls: How many sends, passes and transforms of this library are on the thread's stack.
         exporter: The exporter whose `send` or `export` runs, or None.
         record: The record handed to it, or None.
     """
 
-    calls: int = 0
-    exporter: Any = None
-    record: Any = None
+    __slots__ = ("calls", "exporter", "record")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.exporter: Any = None
+        self.record: Any = None
+
+
+class _Inside(threading.local):
+    """Has for each thread what it is inside of: one object, because looking into a thread's own store takes time."""
+
+    def __init__(self) -> None:
+        self.here = Here()
 
 
 inside = _Inside()
@@ -33,9 +43,10 @@ def at_work(job: Callable[[], _T]) -> _T:
 
     The mark is set inside `try`: an interrupt between any two lines leaves it as it was.
     """
-    before = inside.calls
+    here = inside.here
+    before = here.calls
     try:
-        inside.calls = before + 1
+        here.calls = before + 1
         return job()
     finally:
-        inside.calls = before
+        here.calls = before

@@ -66,7 +66,7 @@ class Turns:
             Whether the job was done. False: `waiting.outcome` tells what came of it, or is None when the time is
             over, when this thread is inside an exporter already, or when the lane is retired.
         """
-        if inside.exporter is not None:
+        if inside.here.exporter is not None:
             return False
         while self._lock.locked():  # also when somebody was quicker at our turn: then it comes again, first of all
             waiting = waiting or Waiting()

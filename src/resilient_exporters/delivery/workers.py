@@ -5,14 +5,20 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 from resilient_exporters.delivery.clock import Clock
 
-__all__ = ["Workers"]
+__all__ = ["MOMENT", "Workers"]
 
 _log = logging.getLogger("resilient_exporters")
+
+MOMENT = 0.0015
+"""Seconds; long enough for hundreds of records to be sent, short enough to be nobody's delay."""
 
 
 class Workers:
@@ -35,8 +41,13 @@ class Workers:
         self._name = name
         self._cond = threading.Condition()
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
+        self._soon: deque[tuple[float, Callable[[], None]]] = deque()
         self._order = itertools.count()
         self._running: dict[int, float] = {}
+        self._waiting: dict[int, float] = {}
+        """`clock.now()` at which each waiting thread looks again by itself."""
+        self._called = False
+        """Whether a thread was called that has not looked yet."""
         self._threads: set[threading.Thread] = set()
         self._stopped = False
 
@@ -48,22 +59,41 @@ class Workers:
             at: `clock.now()` before which it does not run.
         """
         with self._cond:
-            if self._stopped:
-                return
-            heapq.heappush(self._jobs, (at, next(self._order), job))
-            self._ensure_waiter_locked()
-            self._cond.notify()
+            if not self._stopped:
+                heapq.heappush(self._jobs, (at, next(self._order), job))
+                self._call_somebody_locked()
+
+    def soon(self, job: Callable[[], None]) -> None:
+        """Run a job after a moment, `MOMENT`, that passes also when `clock` stands still.
+
+        Args:
+            job: Must not raise.
+        """
+        with self._cond:
+            if not self._stopped:
+                self._soon.append((time.monotonic() + MOMENT, job))
+                self._call_somebody_locked()
 
     def stop(self) -> None:
         """Start no more jobs; those that run end by themselves."""
         with self._cond:
             self._stopped = True
             self._jobs.clear()
+            self._soon.clear()
             self._cond.notify_all()
 
-    def _ensure_waiter_locked(self) -> None:
-        if len(self._threads) > len(self._running):
+    def _call_somebody_locked(self) -> None:
+        """See to it that a thread looks when the next job may start; one that does so by itself is left alone."""
+        wait = self._wait_locked()
+        if wait is None:
             return
+        if len(self._threads) <= len(self._running):
+            self._start_locked()
+        elif not self._called and min(self._waiting.values(), default=0.0) > self._clock.now() + wait:
+            self._called = True
+            self._cond.notify()
+
+    def _start_locked(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads) + 1}", daemon=True)
         self._threads.add(thread)
         try:
@@ -85,28 +115,28 @@ class Workers:
         """Wait for a job that may run now; None when the workers were stopped."""
         key = id(me)
         with self._cond:
-            if self._running.pop(key, None) is not None:
-                self._cond.notify()
+            self._running.pop(key, None)
             while not self._stopped:
+                self._called = False
                 wait = self._wait_locked()
                 if wait is None or wait > 0:
+                    self._waiting[key] = math.inf if wait is None else self._clock.now() + wait
                     self._cond.wait(wait)
+                    del self._waiting[key]
                     continue
                 _, _, job = heapq.heappop(self._jobs)
                 self._running[key] = self._clock.now()
-                if self._jobs:
-                    self._ensure_waiter_locked()
-                    self._cond.notify()
+                self._call_somebody_locked()
                 return job
             self._threads.discard(me)
             return None
 
     def _wait_locked(self) -> float | None:
         """Seconds until the next job may start; 0 = now, None = there is none, or no end in sight."""
-        if not self._jobs:
+        due = self._due_locked()
+        if due is None:
             return None
         now = self._clock.now()
-        due = self._jobs[0][0] - now
         ages = sorted(now - began for began in self._running.values())
         if self._grace is None:
             young, oldest = len(ages), None
@@ -118,3 +148,17 @@ class Workers:
         if oldest is None or self._grace is None:
             return None
         return max(due, self._grace - oldest, 0.001)
+
+    def _due_locked(self) -> float | None:
+        """Seconds until the next job is due, negative when it has been; None when there is none."""
+        soon = None
+        while self._soon and soon is None:
+            left = self._soon[0][0] - time.monotonic()
+            if left > 0:
+                soon = left
+            else:
+                heapq.heappush(self._jobs, (0.0, next(self._order), self._soon.popleft()[1]))
+        if not self._jobs:
+            return soon
+        due = self._jobs[0][0] - self._clock.now()
+        return due if soon is None else min(due, soon)

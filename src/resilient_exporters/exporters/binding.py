@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from resilient_exporters.delivery.reentry import inside
-from resilient_exporters.exporters.signature import Keywords
+from resilient_exporters.exceptions import InvalidConfigError
+from resilient_exporters.exporters.checks import is_number
+from resilient_exporters.exporters.signature import Keywords, method_of
 from resilient_exporters.records import Batch, ExportResult, Record
 
 if TYPE_CHECKING:
     from resilient_exporters.exporters.exporter import Exporter
 
 __all__ = ["Binding", "takes_batches"]
-
-_T = TypeVar("_T")
-_W = TypeVar("_W")
 
 
 class Binding:
@@ -29,19 +28,22 @@ class Binding:
     """
 
     def __init__(self, exporter: Exporter, transformer: Exporter, *, hold: bool) -> None:
-        self._exporter: Callable[[], Any] = (lambda: exporter) if hold else weakref.ref(exporter)
-        self._transformer: Callable[[], Any] = (lambda: transformer) if hold else weakref.ref(transformer)
-        kind = type(exporter)
+        self._exporter: Callable[[], Any] = weakref.ref(exporter)
+        self._transformer: Callable[[], Any] = weakref.ref(transformer)
+        self._held = (exporter, transformer) if hold else ()
+        self._kind = kind = type(exporter)
+        self._wrapped = kind.send
         self.batches = takes_batches(kind)
         self.atomic = kind.atomic
         self.stable = exporter.stable_batches
         self.batch_records = exporter.batch_records
         self.batch_bytes = exporter.batch_bytes
-        self.batch_age = exporter.batch_age
+        self.batch_age = _checked_age(exporter)
         self.rate = exporter.rate
         self._send = bare_send(kind)
         own = getattr(exporter, "_keywords", None)  # of an exporter whose keywords are not its class's
-        self._keywords = own if isinstance(own, Keywords) else Keywords(kind.export if self.batches else self._send, 2)
+        written = method_of(kind, "export") if self.batches else self._send
+        self._keywords = own if isinstance(own, Keywords) else Keywords(written, bound=2)
 
     @property
     def timeout(self) -> float:
@@ -59,38 +61,52 @@ class Binding:
         return self._transformer().transform(data)
 
     def send(self, record: Record) -> ExportResult:
-        return self._inside(self._send_one, record, record)
-
-    def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
-        self._inside(lambda exporter, batch: exporter.export(batch, **kwargs), None, batch)
-
-    def probe(self) -> None:
-        self._inside(lambda exporter, _: exporter.probe(), None, None)
-
-    def _send_one(self, exporter: Exporter, record: Record) -> ExportResult:
-        override = exporter.__dict__.get("send")
-        if override is not None:
-            result: ExportResult = override(record.data, **record.kwargs)
-            return result
-        return self._send(exporter, record.data, **record.kwargs)
-
-    def _inside(self, call: Callable[[Exporter, _W], _T], record: Record | None, what: _W) -> _T:
-        """Make a call with the thread marked as being inside the exporter, which is connected first."""
         exporter = self._exporter()
-        before, calls = (inside.exporter, inside.record), inside.calls
+        here = inside.here
+        before = here.exporter, here.record, here.calls
         try:
-            inside.exporter, inside.record, inside.calls = exporter, record, calls + 1
+            here.exporter, here.record, here.calls = exporter, record, here.calls + 1
             core = exporter._rex
             if not core.connected:
                 core.connect()
-            return call(exporter, what)
+            kwargs = record.kwargs
+            if self._kind.send is not self._wrapped or "send" in exporter.__dict__:
+                patched: Callable[..., ExportResult] = exporter.send  # on the object or its class, since it was bound
+                return patched(record.data, **kwargs)
+            return self._send(exporter, record.data, **kwargs) if kwargs else self._send(exporter, record.data)
         finally:
-            (inside.exporter, inside.record), inside.calls = before, calls
+            here.exporter, here.record, here.calls = before
+
+    def export(self, batch: Batch, kwargs: Mapping[str, Any]) -> None:
+        self._inside(lambda exporter: exporter.export(batch, **kwargs))
+
+    def probe(self) -> None:
+        self._inside(lambda exporter: exporter.probe())
+
+    def _inside(self, call: Callable[[Exporter], None]) -> None:
+        """Make a call with the thread marked as being inside the exporter, which is connected first."""
+        exporter = self._exporter()
+        here = inside.here
+        before = here.exporter, here.record, here.calls
+        try:
+            here.exporter, here.record, here.calls = exporter, None, here.calls + 1
+            if not exporter._rex.connected:
+                exporter._rex.connect()
+            call(exporter)
+        finally:
+            here.exporter, here.record, here.calls = before
 
     def disconnect(self) -> None:
         exporter = self._exporter()
         if exporter is not None and self.batches:
             exporter._rex.disconnect()
+
+
+def _checked_age(exporter: Exporter) -> float:
+    age: object = exporter.batch_age
+    if not is_number(age) or not 0 <= age < float("inf"):
+        raise InvalidConfigError(f"batch_age of {exporter.name} is a number of seconds of at least 0, not {age!r}")
+    return float(age)
 
 
 def bare_send(kind: type[Exporter]) -> Callable[..., ExportResult]:

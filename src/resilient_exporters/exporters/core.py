@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import secrets
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -23,11 +23,15 @@ from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt
 from resilient_exporters.delivery.reentry import at_work, inside
 from resilient_exporters.delivery.settings import Settings
-from resilient_exporters.exceptions import DataTypeError, InvalidConfigError, PoolClosed, SpoolInUse
+from resilient_exporters.delivery.shortways import ShortWay, no_short_way
+from resilient_exporters.exceptions import DataTypeError, InvalidConfigError, PoolClosed
 from resilient_exporters.exporters.binding import Binding
+from resilient_exporters.exporters.checks import checked_name
+from resilient_exporters.exporters.deadletters import is_at
 from resilient_exporters.exporters.ending import end, watch
-from resilient_exporters.exporters.location import default_location
+from resilient_exporters.exporters.location import opened
 from resilient_exporters.exporters.packing import Packer, private_copy
+from resilient_exporters.exporters.signature import check_keywords
 from resilient_exporters.records import ExportResult, RecordId
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Spool
@@ -52,7 +56,7 @@ class Core:
         settings: What the user chose.
         function: The transform given, or None.
         memory: Whether what is kept waits in memory.
-        quick: The short way of a plain record, prepared by the record before; or None.
+        quick: The short way of a plain record, prepared by the record before.
         tmp_file: Where it waits otherwise; None = the default place.
         given_name: The name that the user gave, or None.
         joined_name: Its name in the pool that it is in, or None.
@@ -78,7 +82,7 @@ class Core:
         self._born = Birth.now
         self._numbers = itertools.count(1)
         self._run = 0
-        self.quick: Callable[[Any], list[ExportResult] | bool | None] | None = None
+        self.quick: ShortWay = no_short_way
         self._route: list[tuple[Exporter | None, list[str]]] | None = None
         self._changes = 0
         self._preparing = threading.RLock()
@@ -87,7 +91,7 @@ class Core:
         """Something that a send depends on has changed: forget what was prepared for the next, or is being prepared."""
         with self._preparing:
             self._changes += 1
-            self.quick = self._route = None
+            self.quick, self._route = no_short_way, None
 
     def claim(self) -> None:
         """Take hold of a file that the user named; a pool of its own does so when it starts."""
@@ -97,7 +101,7 @@ class Core:
     def next_id(self) -> RecordId:
         """An id for a record that does not come from an engine."""
         if not self._run:
-            self._run = secrets.randbits(64) or 1
+            self._run = int.from_bytes(os.urandom(8), "big") or 1
         return RecordId(self._run, next(self._numbers))
 
     def lane(self) -> str:
@@ -114,6 +118,12 @@ class Core:
     @property
     def name(self) -> str:
         return self.joined_name or self.given_name or self.exporter.target_name()
+
+    def take_own_name(self) -> None:
+        """Take a `name` that the author wrote into the class, as attribute or property, for one that was given."""
+        written = next(kind for kind in type(self.exporter).__mro__ if "name" in kind.__dict__)
+        if self.given_name is None and "_rex_core" not in written.__dict__:
+            self.given_name = checked_name(self.exporter.name)
 
     # The pool it is in
 
@@ -160,14 +170,19 @@ class Core:
         Raises:
             PoolClosed, PoolForked: It was closed, or belongs to the process that this one was forked from.
         """
+        self.check_open()
+        if self._engine is None:
+            self.take_own_name()
+            self._engine = self._start()
+            self._finalizer = watch(self.exporter, self._engine)
+        return self._engine
+
+    def check_open(self) -> None:
+        """Raise PoolClosed after `close`, PoolForked in a forked child."""
         if not self.ours():
             refuse_fork(self.name)
         if self.closed:
             raise PoolClosed(f"{self.name} was closed; make a new one")
-        if self._engine is None:
-            self._engine = self._start()
-            self._finalizer = watch(self.exporter, self._engine)
-        return self._engine
 
     def _start(self) -> Engine:
         exporter = self.exporter
@@ -184,32 +199,16 @@ class Core:
 
     def _open_file(self) -> Spool:
         """The file, or file object, that holds what is kept."""
-        from resilient_exporters.spool import FileSpool, StreamSpool  # most programs never need them: import in time
-
-        limits, place = self.settings.limits, self.tmp_file
-        if place is not None and not isinstance(place, Path):
-            return StreamSpool(place, owner=self.name, limit_bytes=limits.bytes)
-        try:
-            return FileSpool(
-                place or default_location(self.name),
-                owner=self.name,
-                limit_bytes=limits.bytes,
-                free_floor=limits.free_floor,
-                make_parents=place is None,
-            )
-        except SpoolInUse as error:
-            if place is not None:
-                raise
-            raise SpoolInUse(f"{error}; give this one a name of its own (`name=`) or a file (`tmp_file=`)") from error
+        return opened(self.tmp_file, self.name, self.settings.limits)
 
     # The way of a record
 
     def send(self, data: Any, kwargs: dict[str, Any], how: Keep | None = None) -> dict[str, ExportResult] | None:
         """Check, transform a private copy, encode, hand to the engine; results by lane, None in the background."""
         engine = self.engine()
-        reentrant = inside.calls > 0
+        reentrant = inside.here.calls > 0
         results = at_work(lambda: engine.send(self.shipments(engine, data, kwargs), how or self.how(), reentrant))
-        if self.quick is None:
+        if self.quick is no_short_way:
             self._prepare(engine)
         return results
 
@@ -221,7 +220,7 @@ class Core:
             way = engine.short_way(route[0][1], self.how())
             with self._preparing:
                 if changes == self._changes:
-                    self.quick = way
+                    self.quick = way or no_short_way
 
     def is_flat(self) -> bool:
         """Whether results are just those of the lanes."""
@@ -232,13 +231,13 @@ class Core:
     ) -> dict[str, ExportResult] | None:
         """The same for many records; one result by lane for all of them."""
         engine = self.engine()
-        reentrant = inside.calls > 0
+        reentrant = inside.here.calls > 0
         return at_work(lambda: engine.send_many(self._lots(engine, many, kwargs), how or self.how(), reentrant))
 
     def submit(self, data: Any, kwargs: dict[str, Any], how: Keep | None = None) -> Receipt:
         """The same as `send`, with a receipt for the results."""
         engine = self.engine()
-        reentrant = inside.calls > 0
+        reentrant = inside.here.calls > 0
         kept, gather = how or self.how(), self.gatherer()
         return at_work(lambda: engine.submit(self.shipments(engine, data, kwargs), kept, reentrant, gather))
 
@@ -253,7 +252,7 @@ class Core:
 
     def _lots(self, engine: Engine, many: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[Lot]:
         """The records in lots: transformed, encoded, grouped by lanes and kind."""
-        self.check_keywords(engine, kwargs)
+        check_keywords(kwargs, [lane.target for lane in engine.lanes.values()])
         packer = Packer(engine, kwargs, self.memory)
         plan = self.route()
         records = iter(many)
@@ -274,7 +273,7 @@ class Core:
         if data is None:
             raise DataTypeError("data is None: there is nothing to send")
         if kwargs:
-            self.check_keywords(engine, kwargs)
+            check_keywords(kwargs, [lane.target for lane in engine.lanes.values()])
         packer = Packer(engine, kwargs, self.memory)
         return [self._packed(packer, transformer, data, lanes) for transformer, lanes in self.route()]
 
@@ -293,15 +292,6 @@ class Core:
         """Whose transform applies to which lanes."""
         return [(self.exporter if self.exporter.has_transform() else None, [self.name])]
 
-    def check_keywords(self, engine: Engine, kwargs: dict[str, Any]) -> None:
-        """Refuse a keyword that no exporter takes."""
-        targets = [lane.target for lane in engine.lanes.values()]
-        for name in kwargs:
-            if name == "data":
-                raise TypeError("send() got multiple values for argument 'data'")
-            if targets and not any(target.accepted({name: None}) for target in targets):
-                raise TypeError(f"send() got an unexpected keyword argument {name!r}, which no exporter here takes")
-
     def transformed(self, data: Any) -> Any:
         """What the exporter's transform makes of a private copy."""
         return self.exporter.transform(private_copy(data))
@@ -314,9 +304,9 @@ class Core:
         if pool is not None:
             return pool._rex.send_unsent(_below(self.name, path))
         engine = self.engine()
-        if inside.calls:
+        if inside.here.calls:
             return []
-        return at_work(lambda: engine.send_unsent([lane for lane in engine.lanes if _is_at(lane, path)]))
+        return at_work(lambda: engine.send_unsent([lane for lane in engine.lanes if is_at(lane, path)]))
 
     def has_unsent(self, path: str = "") -> bool:
         """Whether anything is owed at or below a path."""
@@ -324,7 +314,7 @@ class Core:
         if pool is not None:
             return pool._rex.has_unsent(_below(self.name, path))
         engine = self._engine if self.closed else self.engine()
-        return engine is not None and any(_is_at(lane, path) for lane in engine.owing())
+        return engine is not None and any(is_at(lane, path) for lane in engine.owing())
 
     def save(self, data: Any, kwargs: dict[str, Any], name: str) -> None:
         """Keep a record for the exporter of that name, or for all when it is this one's own."""
@@ -352,6 +342,7 @@ class Core:
 
     def set_memory(self, memory: bool) -> None:
         """Move what is kept to memory or to the file."""
+        self.check_open()
         if memory == self.memory:
             return
         if self.pool is None:
@@ -394,14 +385,14 @@ class Core:
         pool = self.pool
         if pool is not None:
             whole = pool._rex.status()
-            lanes = tuple(lane for lane in whole.exporters if _is_at(lane.name, self.name))
+            lanes = tuple(lane for lane in whole.exporters if is_at(lane.name, self.name))
             return replace(whole, name=self.name, exporters=lanes, orphans=())
         engine = self._engine if self.closed else self.engine()
         return engine.status() if engine is not None else PoolStatus(self.name)
 
     def flush(self, timeout: float | None) -> bool:
         """Deliver what can be delivered; whether nothing is left."""
-        if self.pool is not None or inside.calls:
+        if self.pool is not None or inside.here.calls:
             return not self.has_unsent()
         engine = self.engine()
         return at_work(lambda: engine.flush(timeout))
@@ -435,14 +426,12 @@ class Core:
         finally:
             self.closing = False
 
-    def owed(self) -> int:
-        """Records owed, for `repr`."""
-        return sum(self._engine.owing().values()) if self._engine is not None else 0
+    def owed(self) -> str:
+        """How much is owed, for `repr`; a forked child cannot know."""
+        if not self.ours():
+            return "made before the fork"
+        return f"{sum(self._engine.owing().values()) if self._engine is not None else 0} owed"
 
 
 def _below(name: str, path: str) -> str:
     return f"{name}/{path}" if path else name
-
-
-def _is_at(lane: str, path: str) -> bool:
-    return not path or lane == path or lane.startswith(f"{path}/")

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from resilient_exporters import codec
 from resilient_exporters.delivery.parcel import copied
 from resilient_exporters.exceptions import DataTypeError, SpoolError
-from resilient_exporters.exporters.lines import as_json
 from resilient_exporters.records import RecordId
 from resilient_exporters.spool.interface import DeadLetter as KeptLetter
 from resilient_exporters.spool.interface import Flag, Spool
@@ -218,6 +217,8 @@ class DeadLetters:
 
 def letter_line(letter: DeadLetter) -> bytes:
     """A dead letter as a line of JSON that ends in a newline."""
+    from resilient_exporters.exporters.lines import as_json  # loads two JSON libraries
+
     said = {
         "exporter": letter.exporter,
         "id": str(letter.id),

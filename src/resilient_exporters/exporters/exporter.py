@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, Self
@@ -12,17 +9,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn, Self
 from resilient_exporters.delivery.receipt import Receipt
 from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.exceptions import DataTypeError, InvalidConfigError
+from resilient_exporters.exporters.checks import checked_flag, checked_name, configure, is_number
 from resilient_exporters.exporters.core import Core
-from resilient_exporters.exporters.signature import Keywords
+from resilient_exporters.exporters.deadletters import DeadLetters
+from resilient_exporters.exporters.outermost import (
+    data_from,
+    export_one,
+    outermost_close,
+    outermost_send,
+    send_alone,
+    send_directly,
+)
+from resilient_exporters.exporters.signature import method_of
 from resilient_exporters.exporters.using import Using
 from resilient_exporters.policies import Rate, Safety
-from resilient_exporters.records import Batch, ExportResult, Record
+from resilient_exporters.records import Batch, ExportResult
 from resilient_exporters.status import PoolStatus
 
-if TYPE_CHECKING:
-    from resilient_exporters.exporters.deadletters import DeadLetters
-
-__all__ = ["MISSING", "Exporter", "checked_flag", "data_from"]
+__all__ = ["MISSING", "Exporter"]
 
 MISSING: Any = object()
 
@@ -89,7 +93,7 @@ class Exporter:
         timeout: float = 30.0,
         rate: Rate | None = None,
     ) -> None:
-        if not _is_number(timeout) or not timeout > 0:
+        if not is_number(timeout) or not timeout > 0:
             raise InvalidConfigError(f"timeout is a number of seconds above 0, not {timeout!r}")
         if rate is not None and not isinstance(rate, Rate):
             raise InvalidConfigError(f"rate is a Rate or None, not {rate!r}")
@@ -102,8 +106,8 @@ class Exporter:
         super().__init_subclass__(**kwargs)
         if cls._rex_core is not Core:
             return
-        for name, wrap in (("send", _outermost_send), ("close", _outermost_close)):
-            function = getattr(cls, name)
+        for name, wrap in (("send", outermost_send), ("close", outermost_close)):
+            function = method_of(cls, name)
             if not hasattr(function, "bare") and function is not getattr(Exporter, name):
                 setattr(cls, name, wrap(function))
 
@@ -122,6 +126,10 @@ class Exporter:
         - `TargetDown(retry_after=seconds)` or any other error: nothing is settled, all of it is tried again later;
         - `TargetMisconfigured`: the same, and an alarm: somebody must change something;
         - `RecordsRefused(permanent={index: reason}, later={index: reason})`: the target has all others.
+
+        A send into the same pool from here is kept and waits for nothing. From a thread of the exporter's own it may
+        wait for the turn of this very exporter, for as long as `timeout`: so never wait for such a thread here; have
+        it send into another pool, or hand over what is to be sent and go on.
         """
         raise TypeError(f"{type(self).__name__} is no exporter yet: it must override `send` or `export`")
 
@@ -149,7 +157,7 @@ class Exporter:
     def name(self, name: str) -> None:
         if self._rex.pool is not None:
             raise InvalidConfigError(f"{self.name} is in a pool, where records are owed to its name: name it before")
-        self._rex.given_name = _checked_name(name)
+        self._rex.given_name = checked_name(name)
 
     @property
     def manual_reexport(self) -> bool:
@@ -158,6 +166,7 @@ class Exporter:
 
     @manual_reexport.setter
     def manual_reexport(self, manual: bool) -> None:
+        self._rex.check_open()
         self._rex.settings.manual = checked_flag("manual_reexport", manual)
         self._rex.changed()
 
@@ -206,11 +215,11 @@ class Exporter:
             """
             if data is MISSING:
                 data = data_from(kwargs)
-            if inside.exporter is self:
-                return _export_one(self, data, kwargs)
+            if inside.here.exporter is self:
+                return export_one(self, data, kwargs)
             if self._rex.pool is not None:
-                return _direct(self, data, kwargs)
-            return _send_alone(self, data, kwargs)
+                return send_directly(self, data, kwargs)
+            return send_alone(self, data, kwargs)
 
     def send_many(self, many: Iterable[Any], /, **kwargs: Any) -> Any:
         """Send many records: kept in few appends, handed to the target in batches, in constant memory.
@@ -330,141 +339,16 @@ class Exporter:
                 self._rex.close(timeout)
 
     def __enter__(self) -> Self:
+        self._rex.check_open()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}, {self._rex.owed()} owed>"
+        return f"<{type(self).__name__} {self.name!r}, {self._rex.owed()}>"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} cannot be pickled or copied: what it keeps and its connection belong to one object"
         )
-
-
-def configure(
-    core: Core,
-    transform: Callable[[Any], Any] | None,
-    use_memory: bool,
-    manual_reexport: bool,
-    tmp_file: str | Path | BinaryIO | None,
-    save_unsent_data: bool,
-    name: str | None,
-) -> None:
-    """Check what exporters and pools have in common, and take it over; a file of the user's own is claimed at once."""
-    if transform is not None and not callable(transform):
-        raise InvalidConfigError(f"transform is a function or None, not {transform!r}")
-    core.given_name = None if name is None else _checked_name(name)
-    core.function = transform
-    core.memory = checked_flag("use_memory", use_memory)
-    core.settings.manual = checked_flag("manual_reexport", manual_reexport)
-    core.settings.saves = checked_flag("save_unsent_data", save_unsent_data)
-    core.tmp_file = _checked_place(tmp_file)
-    core.claim()
-
-
-def _send_alone(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-    core = exporter._rex
-    if core.quick is not None and not kwargs and isinstance(answer := core.quick(data), list):
-        return answer[0]
-    results = core.send(data, kwargs)
-    assert results is not None  # one exporter alone has no background
-    return results[exporter.name]
-
-
-def _direct(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-    """The bare call on an exporter in a pool: neither transformed nor kept."""
-    try:
-        exporter._rex.connect()
-        return _export_one(exporter, data, kwargs)
-    except Exception as error:  # an exporter's failure is its result, here as everywhere
-        return ExportResult(None, False, error=error, exporter=exporter.name)
-
-
-def _export_one(exporter: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
-    """`export` for one record: what `super().send()` means inside an exporter that takes batches."""
-    core, current = exporter._rex, inside.record
-    id = current.id if current is not None else core.next_id()
-    accepted = current.time if current is not None else time.time()
-    record = Record(id, accepted, kwargs, lambda: data)
-    deadline = core.clock.now() + exporter.timeout
-    exporter.export(Batch([record], lane=core.lane(), run=id.run, numbers=[id.number], deadline=deadline), **kwargs)
-    return ExportResult(None, True)
-
-
-def _outermost_send(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An author's `send` as users call it."""
-    keywords = Keywords(function, bound=2)
-
-    @functools.wraps(function)
-    def send(self: Exporter, /, *args: Any, **kwargs: Any) -> Any:
-        if inside.exporter is self:
-            return function(self, *args, **kwargs)
-        if self._rex.pool is not None:
-            self._rex.connect()
-            return function(self, *args, **kwargs)
-        if not args:
-            data = data_from(kwargs, keywords.data)
-        else:
-            data, *more = args
-            if len(more) > len(keywords.order):
-                raise TypeError(f"send() takes {1 + len(keywords.order)} positional arguments, {len(args)} were given")
-            kwargs.update(zip(keywords.order, more, strict=False))
-        return _send_alone(self, data, kwargs)
-
-    send.bare = function  # type: ignore[attr-defined]  # how `bare_send` finds the author's function
-    return send
-
-
-def _outermost_close(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An author's `close` as users call it."""
-
-    @functools.wraps(function)
-    def close(self: Exporter, timeout: float = 5.0) -> None:
-        if self._rex.closing:
-            function(self)
-        else:
-            self._rex.close(timeout)
-
-    close.bare = function  # type: ignore[attr-defined]  # marks it as wrapped
-    return close
-
-
-def data_from(kwargs: dict[str, Any], name: str = "data") -> Any:
-    """The data when it was given by name."""
-    for key in (name, "data"):
-        if key in kwargs:
-            return kwargs.pop(key)
-    raise TypeError("send() missing 1 required positional argument: 'data'")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not name:
-        raise InvalidConfigError(f"name is a non-empty str, not {name!r}")
-    return name
-
-
-def checked_flag(what: str, value: object) -> bool:
-    """The value when it is True or False."""
-    if not isinstance(value, bool):
-        raise InvalidConfigError(f"{what} is True or False, not {value!r}")
-    return value
-
-
-def _checked_place(place: Any) -> Path | BinaryIO | None:
-    """A path made absolute, so that a later change of folder changes nothing; or a file object."""
-    if isinstance(place, str | os.PathLike):
-        if not os.fspath(place):
-            raise InvalidConfigError("tmp_file is empty: give a path")
-        return Path(os.path.abspath(os.fspath(place)))
-    if place is None or all(hasattr(place, method) for method in ("read", "write", "seek")):
-        return place  # type: ignore[no-any-return]  # an object that reads, writes and seeks
-    raise InvalidConfigError(f"tmp_file is a path or an open binary file, not {place!r}")
-
-

@@ -17,7 +17,7 @@ from resilient_exporters.exceptions import (
     TargetMisconfigured,
 )
 from resilient_exporters.exporters.exporter import Exporter
-from resilient_exporters.exporters.lines import as_line, rendered
+from resilient_exporters.exporters.lines import Lines, as_lines
 from resilient_exporters.exporters.paths import fixed_path
 from resilient_exporters.records import Batch
 
@@ -86,9 +86,7 @@ class FileExporter(Exporter):
 
     def export(self, batch: Batch) -> None:
         """Append the lines of a batch; see the class."""
-        lines, refused = rendered(batch, as_line)
-        if self._in_file:
-            lines = {i: line for i, line in lines.items() if (batch.run, batch.numbers[i]) not in self._in_file}
+        lines = batch.rendered(as_lines)
         try:
             self._file.look()
             self._write(batch, lines)
@@ -97,8 +95,8 @@ class FileExporter(Exporter):
             raise self._verdict(error) from error
         if self._in_file:
             self._in_file.difference_update((batch.run, number) for number in batch.numbers)
-        if refused:
-            raise RecordsRefused(permanent=refused)
+        if lines.refused:
+            raise RecordsRefused(permanent=lines.refused)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -108,30 +106,40 @@ class FileExporter(Exporter):
         """Let go of the file until the next record: another program may move or take it."""
         self._rex.disconnect()
 
-    def _write(self, batch: Batch, lines: dict[int, bytes]) -> None:
+    def _write(self, batch: Batch, lines: Lines) -> None:
+        """Write all at once if the file has room for all."""
+        if self._in_file or not self._has_room(lines.whole):
+            self._write_parts(batch, lines.parts())
+        elif lines.whole:
+            self._file.append(lines.whole)
+
+    def _write_parts(self, batch: Batch, parts: list[bytes]) -> None:
         """Write as many whole records at a time as the file has room for, and move it aside in between."""
-        indexes, parts = list(lines), list(lines.values())
-        start = 0
-        while start < len(parts):
-            stop = self._fitting(parts, start)
-            if stop == start:
+        ids = [(batch.run, number) for number in batch.numbers]
+        left = [index for index, id in enumerate(ids) if parts[index] and id not in self._in_file]
+        while left:
+            count = self._fitting([parts[index] for index in left])
+            if not count:
                 self._file.move_aside()
                 continue
-            self._file.append(b"".join(parts[start:stop]))
-            if stop < len(parts):
-                self._in_file.update((batch.run, batch.numbers[i]) for i in indexes[start:stop])
-            start = stop
+            self._file.append(b"".join([parts[index] for index in left[:count]]))
+            if count < len(left):
+                self._in_file.update(ids[index] for index in left[:count])
+            left = left[count:]
 
-    def _fitting(self, parts: list[bytes], start: int) -> int:
-        """Where the records end that may follow in the file as it is."""
+    def _has_room(self, lines: bytes) -> bool:
+        return self.max_lines is None or self._file.lines + lines.count(b"\n") <= self.max_lines
+
+    def _fitting(self, parts: list[bytes]) -> int:
+        """How many of these records may follow in the file as it is."""
         if self.max_lines is None:
             return len(parts)
         room = self.max_lines - self._file.lines
-        for stop in range(start, len(parts)):
-            room -= parts[stop].count(b"\n")
+        for count, part in enumerate(parts):
+            room -= part.count(b"\n")
             if room < 0:
-                alone = stop == start and self._file.lines == 0
-                return stop + alone
+                alone = count == 0 and self._file.lines == 0
+                return count + alone
         return len(parts)
 
     def _verdict(self, error: OSError) -> ExportError:

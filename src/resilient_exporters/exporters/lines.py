@@ -1,4 +1,4 @@
-"""Renders data as one line: text as it is, bytes as they are, anything else as JSON."""
+"""Renders data as lines: text as it is, bytes as they are, anything else as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -18,7 +19,7 @@ import orjson
 from resilient_exporters.exceptions import DataTypeError
 from resilient_exporters.records import Batch
 
-__all__ = ["as_json", "as_line", "as_text", "digits", "rendered", "scalar"]
+__all__ = ["Lines", "as_json", "as_line", "as_lines", "as_text", "digits", "rendered", "scalar"]
 
 _DEEPEST = 200
 """Levels of nesting; what is deeper is far more likely a cycle than data."""
@@ -31,7 +32,7 @@ def as_line(data: Any) -> bytes:
 
     A str is written as it is and gets no second newline; newlines inside it stay, so such a record takes several
     lines. Bytes are written as they are plus a newline. Anything else is one line of JSON, see `as_json`, with a space
-    behind each comma and colon: what `json.dumps` writes, so that files written before go on looking the same.
+    behind each comma and colon as `json.dumps` has it, so that files written before go on looking the same.
 
     Raises:
         DataTypeError: It cannot be rendered; the message names the part.
@@ -45,17 +46,59 @@ def as_line(data: Any) -> bytes:
         return text if text.endswith(b"\n") else text + b"\n"
     if isinstance(data, _OCTETS):
         return bytes(data) + b"\n"
-    return _spaced(data, as_json(data)) + b"\n"
+    return _spaced(data) + b"\n"
 
 
-def _spaced(data: Any, line: bytes) -> bytes:
-    """JSON with a space behind each comma and colon."""
-    commas, colons = line.count(b","), line.count(b":")
-    if not commas and not colons:
-        return line
-    if type(data) is dict and colons == len(data) and commas == colons - 1:  # a flat one with none of them in its text
-        return line.replace(b",", b", ").replace(b":", b": ")
-    return json.dumps(orjson.loads(line), ensure_ascii=False).encode()
+def _spaced(data: Any) -> bytes:
+    """JSON with a space behind each comma and colon.
+
+    orjson has the one behind colons when it also breaks and indents lines. In text a line break is always escaped, so
+    each one here stands between two parts, and goes with the spaces behind it.
+    """
+    try:
+        broken = orjson.dumps(data, _nearer, orjson.OPT_INDENT_2)
+    except TypeError:
+        return _slowly(data, (", ", ": "))
+    return b"".join(map(bytes.lstrip, broken.replace(b",\n", b", \n").split(b"\n")))
+
+
+class Lines:
+    """The lines of several records.
+
+    Args:
+        whole: All of them, one after the other.
+        refused: Index -> reason of the records that could not be rendered; they have none.
+        parts: What each record has of it, b"" for those refused; None = one line each.
+    """
+
+    __slots__ = ("_parts", "refused", "whole")
+
+    def __init__(self, whole: bytes, refused: dict[int, str], parts: list[bytes] | None) -> None:
+        self.whole = whole
+        self.refused = refused
+        self._parts = parts
+
+    def parts(self) -> list[bytes]:
+        """What each record has of it."""
+        return [line + b"\n" for line in self.whole.split(b"\n")[:-1]] if self._parts is None else self._parts
+
+
+def as_lines(data: Sequence[Any]) -> Lines:
+    """Render the data of each record, see `as_line`; what cannot be rendered is named in the outcome."""
+    with suppress(TypeError, UnicodeEncodeError):  # not all of it is text, or is text without a form in UTF-8
+        whole = "\n".join(data).encode() + b"\n"
+        if whole.count(b"\n") == len(data):
+            return Lines(whole, {}, None)
+    parts: list[bytes] = []
+    refused: dict[int, str] = {}
+    for index, one in enumerate(data):
+        try:
+            parts.append(as_line(one))
+        except DataTypeError as error:
+            refused[index] = str(error)
+            parts.append(b"")
+    whole = b"".join(parts)
+    return Lines(whole, refused, None if whole.count(b"\n") == len(data) and not refused else parts)
 
 
 def rendered(batch: Batch, render: Callable[[Any], bytes]) -> tuple[dict[int, bytes], dict[int, str]]:
@@ -103,9 +146,13 @@ def as_json(data: Any) -> bytes:
     try:
         return orjson.dumps(data, _nearer)
     except TypeError:
-        # orjson knows no ints over 64 bits and no keys but str, and does not say where it met something.
-        plain = _plain(data, "data", 0)
-        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _slowly(data, (",", ":"))
+
+
+def _slowly(data: Any, separators: tuple[str, str]) -> bytes:
+    """JSON for what orjson refuses: it knows no ints over 64 bits and no keys but str, and does not say what it met."""
+    plain = _plain(data, "data", 0)
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=separators).encode()
 
 
 def _nearer(value: Any) -> Any:

@@ -1,14 +1,43 @@
-"""Where a pool keeps its records when the user named no place."""
+"""Where a pool keeps its records on disk: at the place that the user named, or at one of its own."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["default_location"]
+from resilient_exporters.exceptions import SpoolInUse
+from resilient_exporters.policies import Limits
+from resilient_exporters.spool.interface import Spool
+
+__all__ = ["default_location", "opened"]
+
+
+def opened(place: Path | BinaryIO | None, name: str, limits: Limits) -> Spool:
+    """The spool at a place, a path or a file object; None = the default place of the pool `name`.
+
+    Raises:
+        SpoolInUse: Another live pool holds it.
+        InvalidConfigError: There is something else.
+    """
+    from resilient_exporters.spool import FileSpool, StreamSpool  # most programs never need them: import in time
+
+    if place is not None and not isinstance(place, Path):
+        return StreamSpool(place, owner=name, limit_bytes=limits.bytes)
+    try:
+        return FileSpool(
+            place or default_location(name),
+            owner=name,
+            limit_bytes=limits.bytes,
+            free_floor=limits.free_floor,
+            make_parents=place is None,
+        )
+    except SpoolInUse as error:
+        if place is not None:
+            raise
+        raise SpoolInUse(f"{error}; give this one a name of its own (`name=`) or a file (`tmp_file=`)") from error
 
 
 def default_location(name: str) -> Path:
@@ -34,10 +63,16 @@ def _program() -> str:
     if not script:
         return "python"
     path = os.path.realpath(script)
-    return f"{_plain(os.path.basename(path))}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    return f"{_plain(os.path.basename(path))}-{_trace(path)}"
 
 
 def _plain(name: str) -> str:
     """A name as a file name; what had to be replaced leaves a trace, so that two names stay two."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80].lstrip(".") or "_"
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain if plain == name else f"{plain}-{_trace(name)}"
+
+
+def _trace(text: str) -> str:
+    from hashlib import sha256  # slow to import, and needed only where the user named no place
+
+    return sha256(text.encode()).hexdigest()[:8]

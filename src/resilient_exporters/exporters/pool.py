@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
 from resilient_exporters.delivery.reentry import at_work, inside
+from resilient_exporters.delivery.shortways import LongWay
 from resilient_exporters.exceptions import InvalidConfigError
+from resilient_exporters.exporters.checks import checked_flag, configure
 from resilient_exporters.exporters.core import Core
-from resilient_exporters.exporters.exporter import MISSING, Exporter, checked_flag, configure, data_from
+from resilient_exporters.exporters.exporter import MISSING, Exporter
+from resilient_exporters.exporters.outermost import data_from
 from resilient_exporters.exporters.poolcore import PoolCore
 from resilient_exporters.policies import Limits, Retry, Safety
 from resilient_exporters.records import ExportResult
@@ -98,6 +101,7 @@ class ExporterPool(Exporter):
 
     @num_threads.setter
     def num_threads(self, number: int) -> None:
+        self._rex.check_open()
         self._rex.settings.num_threads = _checked_threads(number)
         self._rex.changed()
 
@@ -108,6 +112,7 @@ class ExporterPool(Exporter):
 
     @wait_for_result.setter
     def wait_for_result(self, wait: bool) -> None:
+        self._rex.check_open()
         self._rex.settings.waits = checked_flag("wait_for_result", wait)
         self._rex.changed()
 
@@ -152,7 +157,7 @@ class ExporterPool(Exporter):
             SpoolError: There is no room for what it had kept before it joined; it stays in the pool.
             PoolClosed: After `close`, or in a forked child.
         """
-        return self._pool.remove(name, waits=not inside.calls)
+        return self._pool.remove(name, waits=not inside.here.calls)
 
     def adopt_orphan(self, name: str, exporter_name: str) -> int:
         """Give what is owed to an exporter that is not in the pool any more to one that is.
@@ -215,23 +220,26 @@ class ExporterPool(Exporter):
             SpoolError: No exporter took the record and it could not be kept: trying again is safe.
             PoolClosed: After `close`, or in a forked child.
         """
-        core = self._rex
-        quick = core.quick
-        if quick is not None and not kwargs and data is not MISSING:
-            answer = quick(data)
-            if answer is not None:
-                return cast("list[ExportResult]", None if answer is True else answer)
+        # Background mode answers None, by contract; the annotation is that of the mode that waits.
+        if not kwargs:
+            try:
+                return self._rex.quick(data)  # type: ignore[no-any-return]
+            except LongWay:
+                pass  # nothing has happened
+        return self._send_long(data, kwargs)  # type: ignore[no-any-return]
+
+    def _send_long(self, data: Any, kwargs: dict[str, Any]) -> Any:
+        core = self._pool
         if data is MISSING:
             data = data_from(kwargs)
         if core.pool is not None:
-            return [member.send(data, **kwargs) for member in self]
+            return core.send_directly(data, kwargs)
         results = core.send(data, kwargs)
-        # Background mode answers None, by contract; the annotation is that of the mode that waits.
-        return cast("list[ExportResult]", None) if results is None else core.gatherer()(results)
+        return None if results is None else core.gatherer()(results)
 
     def __repr__(self) -> str:
         members = ", ".join(self._pool.members) or "no exporters"
-        return f"<{type(self).__name__} {self.name!r}: {members}; {self._rex.owed()} owed>"
+        return f"<{type(self).__name__} {self.name!r}: {members}; {self._rex.owed()}>"
 
 
 def _checked(what: str, value: Any, good: bool) -> Any:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 from resilient_exporters.delivery.engine import Engine
 from resilient_exporters.delivery.foreground import Shipment
 from resilient_exporters.delivery.lane import Source
-from resilient_exporters.exceptions import InvalidConfigError
+from resilient_exporters.exceptions import DataTypeError, ExportError, InvalidConfigError
 from resilient_exporters.exporters.binding import Binding, takes_batches
 from resilient_exporters.exporters.core import Core
-from resilient_exporters.exporters.packing import Packer
+from resilient_exporters.exporters.packing import Packer, private_copy
+from resilient_exporters.exporters.signature import check_keywords
 from resilient_exporters.records import ExportResult
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ class PoolCore(Core):
         if (pool := member._rex.pool) is not None:
             raise InvalidConfigError(f"{member.name} is in the pool {pool.name}: an exporter belongs to one pool")
         if not isinstance(member._rex, PoolCore):
-            takes_batches(type(member))
+            try:
+                takes_batches(type(member))
+            except TypeError as error:
+                raise InvalidConfigError(str(error)) from error
         elif member._rex.contains(self.exporter):
             raise InvalidConfigError(f"{member.name} contains {self.name}: a pool cannot be inside itself")
 
@@ -76,6 +80,7 @@ class PoolCore(Core):
         """Give each a name: those that users gave stand, the others are numbered in the order in which they join."""
         taken = {self.name, *self.members}
         for member in members:
+            member._rex.take_own_name()
             name = member._rex.given_name
             if name is not None:
                 if name in taken:
@@ -180,6 +185,18 @@ class PoolCore(Core):
         members = self.members
         return lambda results: _gathered(members, results, "")
 
+    def send_directly(self, data: Any, kwargs: dict[str, Any]) -> list[ExportResult]:
+        """The bare calls that a pool inside another one makes: neither transformed nor kept, each on its own copy."""
+        if data is None:
+            raise DataTypeError("data is None: there is nothing to send")
+        root, prefix = self._root()
+        leaves = dict(self.leaves(""))
+        lanes = root.engine().lanes
+        targets = {path: lanes[prefix + path].target for path in leaves}
+        check_keywords(kwargs, targets.values())
+        results = {path: _directly(leaf, data, targets[path].accepted(kwargs)) for path, leaf in leaves.items()}
+        return cast("list[ExportResult]", self.gatherer()(results))
+
     def _packed(self, packer: Packer, transformer: Exporter | None, data: Any, lanes: list[str]) -> Shipment:
         if transformer is self.exporter:  # the pool's own transform: its errors are the caller's
             return packer.pack(self.transformed(data), lanes)
@@ -223,6 +240,17 @@ def _gathered(members: dict[str, Exporter], results: dict[str, ExportResult], pr
     return gathered
 
 
+def _directly(leaf: Exporter, data: Any, kwargs: dict[str, Any]) -> ExportResult:
+    """One bare call; an exporter's failure is its result."""
+    try:
+        returned: object = leaf.send(private_copy(data), **kwargs)
+    except Exception as error:  # here as everywhere
+        return ExportResult(None, False, error=error)
+    if not isinstance(returned, ExportResult):
+        return ExportResult(None, False, error=ExportError(f"{leaf.name} returned no ExportResult"))
+    return ExportResult(returned.returned, returned.successful, error=returned.error)
+
+
 def _summed(name: str, inner: list[ExportResult]) -> ExportResult:
     """One result for a pool: successful when all of its exporters were."""
     return ExportResult(
@@ -242,5 +270,3 @@ def _numbered(name: str, taken: set[str]) -> str:
     while f"{name}-{number}" in taken:
         number += 1
     return f"{name}-{number}"
-
-

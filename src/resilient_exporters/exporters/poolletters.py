@@ -51,7 +51,7 @@ class _EngineShelf:
         self._engine = engine
         self._path = path
         # From inside an exporter, or a logging handler, this very thread may have a lane.
-        self._patient = not inside.calls
+        self._patient = not inside.here.calls
 
     def letters(self) -> Iterator[DeadLetter]:
         for spool, named in self._spools():

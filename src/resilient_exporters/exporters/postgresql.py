@@ -17,7 +17,7 @@ from resilient_exporters.exceptions import (
     TargetMisconfigured,
 )
 from resilient_exporters.exporters.exporter import Exporter
-from resilient_exporters.exporters.postgresql_session import Session
+from resilient_exporters.exporters.postgresql_session import Session, Unprepared
 from resilient_exporters.exporters.postgresql_store import Ledger, Store
 from resilient_exporters.exporters.postgresql_table import LEDGER, fault_of_name
 from resilient_exporters.records import Batch
@@ -114,6 +114,7 @@ class PostgreSQLExporter(Exporter):
         self._settings = _settings(target_host, database, target_port, username, password)
         self._address = _address(self._conn_string, self._settings)
         self._session: Session | None = None
+        self._prepares = True
         self._ledger = Ledger()
         super().__init__(**options)
 
@@ -155,7 +156,8 @@ class PostgreSQLExporter(Exporter):
         store = Store(session, self._ledger, batch, name, columns, self.create)
         try:
             store.run()
-        except ExportError:
+        except ExportError as error:
+            self._prepares = self._prepares and not isinstance(error, Unprepared)
             self._drop()
             raise
         if store.permanent or store.later:
@@ -163,7 +165,7 @@ class PostgreSQLExporter(Exporter):
 
     def _connect_by(self, ends: float) -> Session:
         self._drop()
-        self._session = Session(self.name, self._connection_settings(), ends)
+        self._session = Session(self.name, self._connection_settings(), ends, prepares=self._prepares)
         return self._session
 
     def _drop(self) -> None:

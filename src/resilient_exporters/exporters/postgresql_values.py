@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,8 @@ __all__ = ["Kind", "finite", "kind_of", "type_for"]
 
 _OCTETS = (bytes, bytearray, memoryview)
 _SEQUENCES = (list, tuple, set, frozenset)
+_PLAIN: frozenset[type] = frozenset({str, bool, int, type(None)})
+"""Types of elements that JSON carries as they are; a float may be nan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +29,21 @@ class Kind:
         plain: Types that are right as they are.
         form: Turns a value of any other type into one that is right.
         text: Whether the column's JSON goes through text, so that PostgreSQL reads a str as JSON, as it does by itself.
+        elements: Types of which a list is right as it is.
     """
 
     plain: frozenset[type]
     form: Callable[[Any], Any]
     text: bool = False
+    elements: frozenset[type] = frozenset()
 
     def fits(self, values: Sequence[Any]) -> bool:
-        """Whether all values are plain: mostly they are, and this tells without a look at each."""
-        return set(map(type, values)) <= self.plain
+        """Whether all values are right as they are: mostly they are, and this tells without a look at each."""
+        others = set(map(type, values)) - self.plain
+        if others != {list} or not self.elements:
+            return not others
+        lists = [value for value in values if type(value) is list]
+        return set(map(type, chain.from_iterable(lists))) <= self.elements
 
 
 def kind_of(type_name: str, element: str | None, zone: tzinfo) -> Kind | None:
@@ -48,14 +57,15 @@ def kind_of(type_name: str, element: str | None, zone: tzinfo) -> Kind | None:
     null = type(None)
     if element is not None:
         inner = kind_of(element, None, zone)
-        return Kind(frozenset({str, null}), lambda value: _array(value, inner))
+        plain = _PLAIN if inner is None else inner.plain & _PLAIN
+        return Kind(frozenset({str, null}), lambda value: _array(value, inner), elements=plain)
     if type_name in ("int2", "int4", "int8"):
         return Kind(frozenset({int, str, null}), _integer)
     if type_name == "bytea":
         return Kind(frozenset({str, null}), _octets)
     if type_name in ("json", "jsonb"):
-        plain = {str, bool, int, float, dict, list, tuple, null}
-        return Kind(frozenset(plain), lambda value: as_json(value).decode(), text=True)
+        known = frozenset({str, bool, int, float, dict, list, tuple, null})
+        return Kind(known, lambda value: as_json(value).decode(), text=True)
     if type_name == "interval":
         return Kind(frozenset({str, int, float, null}), _interval)
     if type_name in ("timestamp", "date", "time"):

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-__all__ = ["Keywords"]
+from resilient_exporters.delivery.target import Target
+
+__all__ = ["Keywords", "check_keywords", "method_of"]
+
+
+def method_of(kind: type, name: str) -> Callable[..., Any]:
+    """A method of a class as a function of the object and the rest, also when it is a static or class method."""
+    written = inspect.getattr_static(kind, name)
+    if not isinstance(written, staticmethod | classmethod):
+        found: Callable[..., Any] = getattr(kind, name)
+        return found
+    function, of_class = written.__func__, isinstance(written, classmethod)
+
+    @functools.wraps(function)
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return function(type(self), *args, **kwargs) if of_class else function(*args, **kwargs)
+
+    if not of_class:
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        parameters = inspect.signature(function).parameters.values()
+        method.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]  # for `Keywords`
+    return method
 
 
 class Keywords:
@@ -47,3 +69,12 @@ class Keywords:
     def accepted(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the given keyword arguments that may be given."""
         return {name: value for name, value in kwargs.items() if self.accepts(name)}
+
+
+def check_keywords(kwargs: dict[str, Any], targets: Collection[Target]) -> None:
+    """Refuse a keyword that none of the targets takes; where there are none, any is welcome."""
+    for name in kwargs:
+        if name == "data":
+            raise TypeError("send() got multiple values for argument 'data'")
+        if targets and not any(target.accepted({name: None}) for target in targets):
+            raise TypeError(f"send() got an unexpected keyword argument {name!r}, which no exporter here takes")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from resilient_exporters import codec
+from resilient_exporters.exceptions import RecordsRefused
 from resilient_exporters.exporters.binding import bare_send, takes_batches
 from resilient_exporters.exporters.exporter import Exporter
 from resilient_exporters.exporters.signature import Keywords
@@ -28,12 +29,14 @@ class Between:
         keywords: The keyword arguments of each call.
         ids: The data, encoded, and the id of each record of each call.
         changed: How many records had other data after a call than before.
+        nonsense: What the exporter answered that no exporter may, one sentence each.
     """
 
     def __init__(self, exporter: Exporter, errors: list[BaseException], late: bool) -> None:
         self.keywords: list[dict[str, Any]] = []
         self.ids: list[tuple[bytes, Any]] = []
         self.changed = 0
+        self.nonsense: list[str] = []
         self._errors = errors
         self._late = late
         kind, written = type(exporter), vars(exporter)
@@ -53,7 +56,12 @@ class Between:
         self.ids += [(data, record.id) for data, record in zip(before, batch.records, strict=True)]
         self._fail(late=False)
         try:
-            self._export(batch, **options)
+            returned: object = self._export(batch, **options)
+            if returned is not None:
+                self.nonsense.append(f"returned {returned!r} from `export`: what it says in this way nobody hears")
+        except RecordsRefused as error:
+            self._judge(error, len(batch))
+            raise
         finally:
             after = [codec.encode(record.data) for record in batch.records]
             self.changed += sum(one != other for one, other in zip(before, after, strict=True))
@@ -64,10 +72,26 @@ class Between:
         before = codec.encode(data)
         self.keywords.append(options)
         self._fail(late=False)
-        result: ExportResult = self._send(data, **options)
+        try:
+            result: Any = self._send(data, **options)
+        except RecordsRefused as error:
+            self._judge(error, 1)
+            raise
+        if not isinstance(result, ExportResult):
+            self.nonsense.append(f"returned {result!r} from `send`, which is no ExportResult")
         self.changed += codec.encode(data) != before
         self._fail(late=True)
-        return result
+        return result  # type: ignore[no-any-return]  # whatever it is, the library is to see it
+
+    def _judge(self, error: RecordsRefused, count: int) -> None:
+        """Note a refusal that is not about the records of the batch."""
+        named = [*error.permanent, *error.later]
+        if not named:
+            self.nonsense.append("refused no record, and said that it did")
+        if not set(named) <= set(range(count)):
+            self.nonsense.append(f"refused records {named} of a batch of {count}")
+        if len(set(named)) < len(named):
+            self.nonsense.append(f"refused records {named} both for good and for now")
 
     def _fail(self, *, late: bool) -> None:
         if self._errors and late is self._late:

@@ -86,7 +86,7 @@ class _Fake(Exporter):
         """Let hanging calls go on."""
         self._desk.open.set()
 
-    def wait_for_calls(self, count: int, timeout: float = 10.0) -> None:
+    def wait_for_calls(self, count: int, timeout: float = 30.0) -> None:
         """Return when `count` calls have begun.
 
         Args:
@@ -98,7 +98,7 @@ class _Fake(Exporter):
         """
         self._desk.wait(lambda: self._desk.calls >= count, f"{count} calls", timeout)
 
-    def wait_for(self, count: int, timeout: float = 10.0) -> None:
+    def wait_for(self, count: int, timeout: float = 30.0) -> None:
         """Return when `count` records have arrived.
 
         Args:

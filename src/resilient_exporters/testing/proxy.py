@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import threading
@@ -73,6 +74,7 @@ class FaultProxy:
         self._armed: list[_Fault] = []
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
+        self._reserved: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
         self._flowing = asyncio.Event()
@@ -163,7 +165,7 @@ class FaultProxy:
         self.stalled = False
         self.refuse = False
 
-    def wait_for_faults(self, count: int, timeout: float = 10.0) -> None:
+    def wait_for_faults(self, count: int, timeout: float = 30.0) -> None:
         """Return when that many connections were reset on command.
 
         Args:
@@ -198,10 +200,19 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         if self._listener is None:
-            self._listener = socket.create_server((self.host, self._port))
+            self._listener, self._reserved = self._reserved or self._bound(), None
+            self._listener.listen()
             self._listener.setblocking(False)
             self._port = self._listener.getsockname()[1]
             self._accepting = self._start(self._accept(self._listener))
+
+    def _bound(self) -> socket.socket:
+        """A socket that has the port, so that nobody else gets it; connections are refused until it listens."""
+        bound = socket.socket()
+        if os.name == "posix":  # elsewhere it would let a second one have the port, and it can be had again at once
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self.host, self._port))
+        return bound
 
     async def _stop_listening(self) -> None:
         if self._listener is not None and self._accepting is not None:
@@ -209,9 +220,12 @@ class FaultProxy:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
             listener.close()
+            self._reserved = self._bound()
 
     async def _end(self) -> None:
         await self._stop_listening()
+        if self._reserved is not None:
+            self._reserved.close()
         self._reset_all()
         tasks = list(self._tasks)
         for task in tasks:
