@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 __all__ = ["described"]
 
-_PACKAGES = [
-    "resilient-exporters",
-    "ormsgpack",
-    "orjson",
-    "persist-queue",
-    "litequeue",
-    "diskcache",
-    "lmdb-queue",
-    "lmdb",
-    "rocksq",
-]
 
-
-def described(folder: Path) -> dict[str, str]:
-    """What there is to say about the place where `folder` is measured."""
+def described(folder: Path, packages: Iterable[str]) -> dict[str, str]:
+    """What there is to say about the place where `folder` is measured, and the versions of these packages."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "Processor": f"{os.cpu_count()} x {_processor()}",
@@ -31,7 +20,7 @@ def described(folder: Path) -> dict[str, str]:
         "System": f"{platform.system()} {platform.release()}",
         "File system": _file_system(folder.resolve()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "Packages": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        "Packages": ", ".join(f"{name} {_version(name)}" for name in packages),
     }
 
 

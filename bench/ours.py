@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import ormsgpack
 
 import resilient_exporters as rex
+from bench.pools import Gate, background, durations, each, flushed, many
 from bench.subject import (
     CRASH,
     DISK,
@@ -19,6 +20,7 @@ from bench.subject import (
     MEMORY,
     POWER,
     RATE,
+    THERE,
     Figures,
     Scale,
     measurement,
@@ -28,58 +30,14 @@ from bench.subject import (
 )
 from resilient_exporters.policies import Safety
 
-__all__ = ["Gate", "background", "each", "flushed", "many"]
+__all__: list[str] = []
 
 _KEEPING = "Keeping, target down"
+_DRAINING = "Draining"
 _CALLS = "What one call takes"
-_PATIENCE = 120.0
-"""Seconds after which a backlog that is not through is a failure."""
 
 
-class Gate(rex.Exporter):
-    """A target that is down until it is opened, and then takes everything.
-
-    Args:
-        name: Name of the exporter.
-        reads: Whether it looks at each record's data.
-    """
-
-    def __init__(self, name: str = "gate", *, reads: bool = False) -> None:
-        super().__init__(name=name)
-        self.up = False
-        self.reads = reads
-        self.count = 0
-
-    def export(self, batch: rex.Batch, **options: Any) -> None:
-        if not self.up:
-            raise rex.TargetDown("closed for the measurement")
-        if self.reads:
-            for taken in batch.records:
-                taken.data  # noqa: B018  # reading it is what makes the object
-        self.count += len(batch)
-
-
-def background(
-    exporters: list[rex.Exporter], folder: Path, *, safety: Safety = "process", use_memory: bool = False
-) -> rex.ExporterPool:
-    """A pool in background mode, with its file in `folder` unless it uses memory."""
-    return rex.ExporterPool(
-        exporters,
-        num_threads=max(2, len(exporters)),
-        wait_for_result=False,
-        use_memory=use_memory,
-        tmp_file=None if use_memory else folder / "spool",
-        safety=safety,
-    )
-
-
-def flushed(pool: rex.ExporterPool) -> None:
-    """Wait until everything is through; raises when something is left."""
-    if not pool.flush(_PATIENCE):
-        raise RuntimeError(f"not everything was delivered within {_PATIENCE:.0f} s")
-
-
-def _gates(count: int) -> list[rex.Exporter]:
+def _gates(count: int) -> list[Gate]:
     return [Gate(f"gate-{number}") for number in range(count)]
 
 
@@ -87,20 +45,6 @@ def _beyond_payload(folder: Path, count: int) -> float:
     """Bytes per record on disk, state included, beyond the encoded data."""
     used = sum(path.stat().st_size for path in folder.iterdir())
     return used / count - len(ormsgpack.packb(record(0)))
-
-
-def each(pool: rex.ExporterPool | _Plain, data: Iterable[Any]) -> None:
-    """Send one at a time."""
-    send = pool.send
-    for one in data:
-        send(one)
-
-
-def many(pool: rex.ExporterPool, batches: int) -> None:
-    """Send so many batches of 1000."""
-    data = list(stream(1000))
-    for _ in range(batches):
-        pool.send_many(data)
 
 
 # Keeping
@@ -186,13 +130,13 @@ def _drain(scale: Scale, folder: Path, reads: bool) -> Figures:
     return figures
 
 
-@measurement("ours.drain, reading", "Draining", CRASH)
+@measurement("ours.drain, reading", _DRAINING, CRASH)
 def drain_reading(scale: Scale, folder: Path) -> Figures:
     """To an exporter that reads each record."""
     return _drain(scale, folder, reads=True)
 
 
-@measurement("ours.drain", "Draining", CRASH)
+@measurement("ours.drain", _DRAINING, CRASH)
 def drain(scale: Scale, folder: Path) -> Figures:
     """To an exporter that does nothing."""
     return _drain(scale, folder, reads=False)
@@ -201,15 +145,15 @@ def drain(scale: Scale, folder: Path) -> Figures:
 # End to end
 
 
-def _end_to_end(scale: Scale, folder: Path, sinks: int, data: Iterable[Any]) -> Figures:
-    """One at a time, in the background, into local files."""
+def _end_to_end(count: int, folder: Path, sinks: int, feed: Callable[[rex.ExporterPool], None]) -> Figures:
+    """In the background, into local files, until all is there."""
     pool = background([rex.FileExporter(folder / f"sink-{number}") for number in range(sinks)], folder)
 
     def loop() -> None:
-        each(pool, data)
+        feed(pool)
         flushed(pool)
 
-    figures = timed(scale.records, loop)
+    figures = timed(count, loop)
     pool.close(0.0)
     return figures
 
@@ -218,13 +162,19 @@ for _sinks in (1, 4):
 
     @measurement(f"ours.files {_sinks}", "End to end, records into local files", CRASH)
     def files(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
-        """Records."""
-        return _end_to_end(scale, folder, sinks, stream(scale.records))
+        """Records, one at a time."""
+        return _end_to_end(scale.records, folder, sinks, lambda pool: each(pool, stream(scale.records)))
 
     @measurement(f"ours.lines {_sinks}", "End to end, ready-made lines", CRASH)
     def lines(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
-        """Ready-made lines."""
-        return _end_to_end(scale, folder, sinks, islice(cycle(LINES), scale.records))
+        """Ready-made lines, one at a time."""
+        return _end_to_end(scale.records, folder, sinks, lambda pool: each(pool, islice(cycle(LINES), scale.records)))
+
+    @measurement(f"ours.lines in bulk {_sinks}", "End to end, ready-made lines", CRASH)
+    def lines_in_bulk(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
+        """Ready-made lines, 1000 at a time."""
+        batches = scale.records // 1000
+        return _end_to_end(batches * 1000, folder, sinks, lambda pool: many(pool, batches, LINES))
 
 
 # One call
@@ -232,17 +182,14 @@ for _sinks in (1, 4):
 
 @measurement("ours.send while each call takes 100 ms", _CALLS, CRASH)
 def latency(scale: Scale, folder: Path) -> Figures:
-    """`send`, 2 ms apart, while the target takes 100 ms for each record."""
+    """`send` while the target takes 100 ms for each record."""
     pool = background([rex.CallableExporter(lambda data: time.sleep(0.1), name="slow")], folder)
-    clock, took = time.perf_counter, []
-    for data in stream(scale.calls):
-        began = clock()
-        pool.send(data)
-        took.append((clock() - began) * 1e6)
-        time.sleep(0.002)
+    figures = durations(pool, scale.calls)
     pool.close(0.0)
-    took.sort()
-    return {"median us": took[len(took) // 2], "p99 us": took[len(took) * 99 // 100], "max us": took[-1]}
+    return figures
+
+
+_TAKEN = rex.ExportResult(None, True)
 
 
 class _Taker(rex.Exporter):
@@ -259,10 +206,7 @@ class _Plain:
         return _TAKEN
 
 
-_TAKEN = rex.ExportResult(None, True)
-
-
-@measurement("ours.send, foreground", _CALLS, "the target has it, or it is kept in memory")
+@measurement("ours.send, foreground", _CALLS, THERE)
 def foreground(scale: Scale, folder: Path) -> Figures:
     """What a pool in the caller's thread adds to the `send` of a healthy exporter."""
     with rex.ExporterPool([_Taker(name="taker")]) as pool:

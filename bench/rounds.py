@@ -19,7 +19,7 @@ __all__ = ["run_rounds"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PREDECESSOR = _ROOT / ".venv-bench-predecessor" / "bin" / "python"
-_TIMEOUT = {"quick": 120.0, "full": 900.0, "large": 7200.0}
+_TIMEOUT = {"quick": 120.0, "full": 900.0}
 """Seconds after which a measurement has failed."""
 
 
@@ -52,7 +52,7 @@ def run_rounds(
 
 def _run(each: Measurement, scale: str, folder: Path) -> Outcome:
     """One measurement in a new process, in an empty folder."""
-    place = folder / "measurement"
+    place = folder.resolve() / "measurement"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     python = _PREDECESSOR if each.name.startswith("predecessor.") else Path(sys.executable)

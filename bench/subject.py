@@ -16,15 +16,18 @@ __all__ = [
     "LINES",
     "MEMORY",
     "NOTHING",
+    "OUTAGE",
     "POWER",
     "RATE",
     "REGISTRY",
     "SCALES",
+    "THERE",
     "Figures",
     "Measurement",
     "Scale",
     "measurement",
     "record",
+    "recovered",
     "stream",
     "timed",
     "timed_within",
@@ -35,11 +38,15 @@ NOTHING = "nothing is kept"
 MEMORY = "memory"
 CRASH = "survives kill -9"
 POWER = "survives a power cut"
+THERE = "the target has it, or it is kept in memory"
 
 # Names of figures; they head the columns.
 RATE = "records/s"
 CPU = "CPU us/record"
 DISK = "bytes beyond payload"
+
+# The table that ours and the peers share though their modules differ.
+OUTAGE = "After an outage"
 
 Figures = dict[str, float]
 
@@ -55,6 +62,7 @@ class Scale:
         calls: Calls whose duration is looked at.
         seconds: Most seconds that filling a peer, or draining it, goes on.
         outage: Seconds that a target stays down before it comes back.
+        patience: Most seconds that a peer gets for a backlog after an outage.
         kills: How often a process is killed.
         large: Records of the large backlog.
     """
@@ -62,18 +70,15 @@ class Scale:
     records: int = 300_000
     syncs: int = 2_000
     backlog: int = 200_000
-    calls: int = 2_000
-    seconds: float = 2.0
+    calls: int = 1_000
+    seconds: float = 0.7
     outage: float = 2.0
-    kills: int = 20
-    large: int = 20_000_000
+    patience: float = 10.0
+    kills: int = 200
+    large: int = 31_000_000
 
 
-SCALES = {
-    "quick": Scale(5_000, 100, 5_000, 100, 0.3, 0.2, 2, 50_000),
-    "full": Scale(),
-    "large": Scale(kills=200),
-}
+SCALES = {"quick": Scale(10_000, 100, 10_000, 100, 0.3, 0.2, 1.0, 3, 50_000), "full": Scale()}
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,7 @@ class Measurement:
         run: Gets the scale and an empty folder.
         section: Heading of the table that shows its figures.
         guarantee: What a returned call guarantees.
-        once: Whether one round is enough, because the function repeats by itself.
-        large: Whether it is run on demand only.
+        once: Whether one round is enough: it repeats by itself, or takes long.
     """
 
     name: str
@@ -94,19 +98,18 @@ class Measurement:
     section: str
     guarantee: str
     once: bool = False
-    large: bool = False
 
 
 REGISTRY: dict[str, Measurement] = {}
 
 
 def measurement(
-    name: str, section: str, guarantee: str, *, once: bool = False, large: bool = False
+    name: str, section: str, guarantee: str, *, once: bool = False
 ) -> Callable[[Callable[[Scale, Path], Figures]], Callable[[Scale, Path], Figures]]:
     """Register a function as a measurement; the arguments are those of `Measurement`."""
 
     def register(run: Callable[[Scale, Path], Figures]) -> Callable[[Scale, Path], Figures]:
-        REGISTRY[name] = Measurement(name, run, section, guarantee, once, large)
+        REGISTRY[name] = Measurement(name, run, section, guarantee, once)
         return run
 
     return register
@@ -157,3 +160,8 @@ def timed_within(seconds: float, items: Iterable[Any], do: Callable[[Any], objec
             break
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     return count, {RATE: count / took, CPU: cpu / count * 1e6}
+
+
+def recovered(backlog: int, arrived: int, seconds: float) -> Figures:
+    """What came of a backlog: a slow queue may run out of time before it is through."""
+    return {RATE: arrived / seconds, "backlog": float(backlog), "arrived": float(arrived), "seconds": seconds}

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from bench.profile import PARTS, PROFILE, WHOLE
 from bench.rows import Failed, NotRun, Outcome, Round, Row, needs
 from bench.subject import Measurement
 
-__all__ = ["aims", "details", "shown"]
+__all__ = ["Rounds", "details", "judged", "profile", "shown", "spread", "table"]
 
 Rounds = Sequence[Mapping[str, Outcome]]
+
+_WIDEST = 4
+"""Figures that a line of a table holds; a section with more kinds of them has a line for each."""
 
 
 def shown(value: float) -> str:
@@ -29,30 +33,48 @@ def spread(values: Sequence[float]) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def aims(rows: Iterable[Row], rounds: Rounds, guarantees: Mapping[str, str]) -> str:
-    """The table of aims; rows of which nothing was measured are left out.
+def judged(topics: Mapping[str, Iterable[Row]], rounds: Rounds, guarantees: Mapping[str, str]) -> str:
+    """The tables of aims, one for each topic; rows of which nothing was measured are left out.
 
     Args:
-        rows: The aims.
+        topics: The rows.
         rounds: For each round the outcome of each measurement made in it.
         guarantees: What a returned call guarantees, by measurement.
     """
+    heads = ["measured", "median (min to max)", "aim", "", "a returned call guarantees"]
+    tables = {
+        topic: [line for row in rows if (line := _judged(row, rounds, guarantees))] for topic, rows in topics.items()
+    }
+    return "\n\n".join(f"### {topic}\n\n{table(heads, lines)}" for topic, lines in tables.items() if lines)
+
+
+def _judged(row: Row, rounds: Rounds, guarantees: Mapping[str, str]) -> list[str]:
+    values, reasons = _values(row, rounds)
+    if not values and not reasons:
+        return []
+    found = f"{spread(values)} {row.unit}".rstrip() if values else f"failed: {reasons[0]}"
+    return [row.text, found, _aim(row), _verdict(row, values, reasons), guarantees.get(needs(row, ())[0], "")]
+
+
+def profile(rounds: Rounds) -> str:
+    """The table of the parts of a `send`; empty when they were not measured."""
+    found = [outcomes[PROFILE] for outcomes in rounds if PROFILE in outcomes]
+    figures = [outcome for outcome in found if not isinstance(outcome, str)]
+    if not figures:
+        return f"failed: {found[0]}" if found else ""
+    whole = median(outcome[WHOLE] for outcome in figures)
     lines = []
-    for row in rows:
-        values, reasons = _values(row, rounds)
-        if not values and not reasons:
-            continue
-        name = needs(row, ())[0]
-        found = f"{spread(values)} {row.unit}".rstrip() if values else f"failed: {reasons[0]}"
-        lines.append([row.text, found, _aim(row), _verdict(row, values, reasons), guarantees.get(name, "")])
-    return _table(["measured", "median (min to max)", "aim", "", "a returned call guarantees"], lines)
+    for part, text in {**PARTS, WHOLE: "all of it"}.items():
+        values = [outcome[part] for outcome in figures]
+        lines.append([part, spread(values), f"{median(values) / whole:.0%}", text])
+    return table(["part", "us", "share", "what it is"], lines)
 
 
 def details(measurements: Iterable[Measurement], rounds: Rounds) -> str:
     """A table for each section, with all figures of its measurements."""
     sections: dict[str, list[Measurement]] = {}
     for each in measurements:
-        if any(each.name in outcomes for outcomes in rounds):
+        if each.name != PROFILE and any(each.name in outcomes for outcomes in rounds):
             sections.setdefault(each.section, []).append(each)
     return "\n\n".join(f"### {section}\n\n{_section(members, rounds)}" for section, members in sections.items())
 
@@ -88,13 +110,25 @@ def _verdict(row: Row, values: Sequence[float], reasons: Sequence[str]) -> str:
 
 def _section(members: Sequence[Measurement], rounds: Rounds) -> str:
     found = {each.name: [outcomes[each.name] for outcomes in rounds if each.name in outcomes] for each in members}
-    figures: dict[str, None] = {}
-    for outcomes in found.values():
-        for outcome in outcomes:
-            figures.update(dict.fromkeys(outcome if not isinstance(outcome, str) else ()))
-    columns = list(figures) or ["figures"]
-    lines = [[each.name, *_cells(columns, found[each.name]), each.guarantee] for each in members]
-    return _table(["subject", *columns, "a returned call guarantees"], lines)
+    columns = _kinds(outcome for outcomes in found.values() for outcome in outcomes)
+    if len(columns) > _WIDEST:
+        return _one_a_line(members, found)
+    lines = [[each.name, *_cells(columns or ["figures"], found[each.name]), each.guarantee] for each in members]
+    return table(["subject", *(columns or ["figures"]), "a returned call guarantees"], lines)
+
+
+def _one_a_line(members: Sequence[Measurement], found: Mapping[str, Sequence[Outcome]]) -> str:
+    lines = [
+        [each.name, kind, *_cells([kind], found[each.name]), each.guarantee]
+        for each in members
+        for kind in _kinds(found[each.name]) or [""]
+    ]
+    return table(["subject", "figure", "median (min to max)", "a returned call guarantees"], lines)
+
+
+def _kinds(outcomes: Iterable[Outcome]) -> list[str]:
+    """The names of all figures, in the order in which they come."""
+    return list(dict.fromkeys(kind for outcome in outcomes if not isinstance(outcome, str) for kind in outcome))
 
 
 def _cells(columns: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
@@ -110,7 +144,7 @@ def _cells(columns: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
     return cells
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     rows = [heads, ["---"] * len(heads), *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
