@@ -180,9 +180,10 @@ def _show(console: Console, folder: Path) -> bool:
         style = "" if finding.kept_promise else "bold red"
         table.add_row(finding.target, finding.promise, *(f"{count:,}" for count in counts), style=style)
     console.print(table)
-    console.print("sent = noted after send() had returned; where a kill came between, one more arrives.")
-    files = ", ".join(file for _, file, _ in TARGETS.values())
-    console.print(f"Everything is in [bold]{folder}[/bold]: {files}.")
+    console.print("Sent: send() had returned. A kill before that may leave one record more there.\n")
+    console.print(f"The targets are in {folder}:", soft_wrap=True)
+    for name, (_, file, _) in TARGETS.items():
+        console.print(f"  {name:8}  {file}")
     return all(finding.kept_promise and finding.sent > 0 for finding in findings)
 
 
@@ -207,7 +208,9 @@ def main() -> int:
     kept = _show(console, folder)
     if not ended:
         console.print(f"The sender did not end well:\n{(folder / 'log.txt').read_text()[-2000:]}", markup=False)
-    return 0 if kept and ended else 1
+    good = kept and ended
+    console.print("\n[bold green]Every promise was kept.[/]" if good else "\n[bold red]A promise was broken.[/]")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
