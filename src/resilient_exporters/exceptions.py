@@ -123,6 +123,9 @@ class Queued(ExportError):
         records = "record" if before == 1 else "records"
         super().__init__(message or f"kept, with {before} older {records} of this exporter before it")
 
+    def __reduce__(self) -> tuple[type[Queued], tuple[int, str]]:
+        return type(self), (self.before, str(self))
+
 
 class TargetDown(ExportError):
     """The target cannot take anything now: all records of the batch are tried again later.

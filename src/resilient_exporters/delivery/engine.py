@@ -332,6 +332,7 @@ class Engine:
             owed = {lane.name: lane.owed for lane in self._last.exporters}
             owed |= {orphan.name: orphan.owed for orphan in self._last.orphans}
         else:
+            self.check_ours()
             owed = {name: lane.owed() for name, lane in self.lanes.items()}
             owed |= {name: self.spool.account(name).records for name in self.orphans()}
         return {name: records for name, records in owed.items() if records}
@@ -340,6 +341,7 @@ class Engine:
         """All of it at this moment; what it was at the end when the pool is closed."""
         if self._last is not None:
             return self._last
+        self.check_ours()
         next_attempts = {} if self._background is None else {n: self._background.next_attempt(n) for n in self.lanes}
         lanes = tuple(status_of(lane, self.clock, next_attempts.get(name)) for name, lane in self.lanes.items())
         orphans = tuple(orphan(self.spool, name, self.clock) for name in self.orphans())
@@ -369,10 +371,14 @@ class Engine:
 
     def check_open(self) -> None:
         """Raise PoolClosed after `close`, PoolForked in a forked child."""
-        if self._born is not Birth.now:
-            refuse_fork(self.name)
+        self.check_ours()
         if self.closed:
             raise PoolClosed(f"{self.name} was closed; make a new pool")
+
+    def check_ours(self) -> None:
+        """Raise PoolForked in a forked child."""
+        if not self.ours():
+            refuse_fork(self.name)
 
     def ours(self) -> bool:
         """Whether it was made in this process, and not in the one that this was forked from."""

@@ -159,7 +159,10 @@ class Foreground:
         waiting = Waiting(shipment.parcel if lane.name not in shipment.failed else None)
 
         def job() -> None:
-            self._drive(lane, shipment, deadline, waiting, run)
+            try:
+                self._drive(lane, shipment, deadline, waiting, run)
+            except SpoolError as error:
+                waiting.result = waiting.result or _lost_sight(lane, error)
             self.answer(lane, shipment, waiting, answers)
             if run is not None and not run.finish(answers):
                 self._settle_late(run, answers)
@@ -315,7 +318,12 @@ class Foreground:
         return errors
 
     def _visit(self, lane: Lane, spool: Spool, deadline: float, errors: dict[str, BaseException | None]) -> None:
-        if self._settings.manual or not lane.owed() or self.look_after(lane, deadline):
+        try:
+            free = self._settings.manual or not lane.owed() or self.look_after(lane, deadline)
+        except SpoolError as error:
+            errors[lane.name] = _lost_sight(lane, error).error
+            return
+        if free:
             lane.visit(Source(spool, lane.name))
             errors[lane.name] = lane.last_error
 
@@ -327,11 +335,22 @@ class Foreground:
                 lane.turns.drive(functools.partial(self._pass, lane, results, ends), lane.target.timeout)
 
     def _pass(self, lane: Lane, results: list[ExportResult] | None, ends: float | None) -> None:
-        lane.begin_pass()
-        while lane.step(results) is Step.MORE and (ends is None or self._clock.now() < ends):
-            pass
+        try:
+            lane.begin_pass()
+            while lane.step(results) is Step.MORE and (ends is None or self._clock.now() < ends):
+                pass
+        except SpoolError as error:
+            result = _lost_sight(lane, error)
+            if results is not None:
+                results.append(result)
 
     def stop(self) -> None:
         """Start nothing more on the pool's threads."""
         if self._workers is not None:
             self._workers.stop()
+
+
+def _lost_sight(lane: Lane, error: SpoolError) -> ExportResult:
+    """The result of a lane whose spool fails while it looks after what is owed: its own trouble, no other lane's."""
+    lane.last_error = error
+    return ExportResult(None, False, error=error, exporter=lane.name)

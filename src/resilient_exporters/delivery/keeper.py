@@ -263,7 +263,7 @@ class Keeper:
             SpoolError: There is no room for what is still owed there.
         """
         for part, lanes in owed_slices(spool):
-            for start, end in numbered(part):
+            for start, end in numbered(part.numbers):
                 self._keep(
                     part.payloads[start:end],
                     part.options,
@@ -308,7 +308,7 @@ class Keeper:
         check = check_for(self.spool)
         for payload in part.payloads:
             check(payload)
-        for start, end in numbered(part):
+        for start, end in numbered(part.numbers):
             for at, many in of_one_time(part.times, start, end):
                 self.spool.append(
                     part.payloads[at : at + many],

@@ -89,7 +89,18 @@ class Lane:
     that the target is up: then the pass goes back in the end to those it had passed by.
     """
 
-    def __init__(self, name: str, target: Target, sources: list[Source], clock: Clock, retry: Retry) -> None:
+    def __init__(
+        self,
+        name: str,
+        target: Target,
+        sources: list[Source],
+        clock: Clock,
+        retry: Retry,
+        *,
+        events: Events | None = None,
+        shared: Shared | None = None,
+        on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None,
+    ) -> None:
         self.name = name
         self.target = target
         self.sources = sources
@@ -105,9 +116,9 @@ class Lane:
         """`clock.now()` before which the caller's thread does not try again."""
         self.misses = 0
         """Failures in a row, passes included."""
-        self.on_settled: Callable[[Lane, Slice, list[ExportResult]], None] | None = None
-        self.events = Events("", clock)
-        self.shared = Shared()
+        self.on_settled = on_settled
+        self.events = events or Events("", clock)
+        self.shared = shared or Shared()
         self.throttle = None if target.rate is None else Throttle(target.rate, clock.now())
         self._clock = clock
         self._retry = retry

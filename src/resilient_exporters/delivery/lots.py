@@ -9,6 +9,7 @@ from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.foreground import Foreground
 from resilient_exporters.delivery.keeper import Keep, Keeper
 from resilient_exporters.delivery.lane import Lane
+from resilient_exporters.delivery.moving import numbered
 from resilient_exporters.delivery.parcel import Lot
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.exceptions import Queued, SpoolError
@@ -79,9 +80,18 @@ class Lots:
     def _spool_of(self, lot: Lot) -> MemorySpool:
         """The lot in a spool of its own, numbered in the run of the pool's."""
         waiting, spool, now = MemorySpool(), self._keeper.spool, self._clock.time()
-        for payload in lot.payloads:
-            number, run = spool.draw(), spool.run
-            waiting.append([payload], lot.lanes, time=now, first=number, run=run, options=lot.options, flags=lot.flags)
+        run = spool.run
+        numbers = [spool.draw() for _ in lot.payloads]  # other threads may draw some of those between
+        for start, end in numbered(numbers):
+            waiting.append(
+                lot.payloads[start:end],
+                lot.lanes,
+                time=now,
+                first=numbers[start],
+                run=run,
+                options=lot.options,
+                flags=lot.flags,
+            )
         return waiting
 
     def _keep_rest(self, waiting: MemorySpool, how: Keep) -> SpoolError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from resilient_exporters.exceptions import DataTypeError
 from resilient_exporters.spool.interface import DeadLetter, Opaque, Payload, Slice, Spool
@@ -112,11 +112,11 @@ def copy_owed(
     return places
 
 
-def numbered(part: Slice) -> Iterator[tuple[int, int]]:
-    """The ranges of a slice whose numbers follow each other."""
+def numbered(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The ranges of indexes whose numbers follow each other."""
     start = 0
-    for i in range(1, len(part) + 1):
-        if i == len(part) or part.numbers[i] != part.numbers[i - 1] + 1:
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
             yield start, i
             start = i
 

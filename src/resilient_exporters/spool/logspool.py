@@ -36,6 +36,7 @@ class LogSpool(SettlingSpool):
 
     def thaw(self) -> None:
         """See `Spool.thaw`."""
+        self._check()
         with self._gate:
             self._busy = self._frozen = False
 
@@ -104,7 +105,7 @@ class LogSpool(SettlingSpool):
         sync: bool = False,
     ) -> None:
         """See `Spool.append`."""
-        if self._closed:  # also set in a forked child
+        if self._closed:
             self._check()
         call = (payloads, lanes, time, first, run, options, flags, expires)
         place = 0
@@ -143,6 +144,8 @@ class LogSpool(SettlingSpool):
 
     def append_one(self, payload: bytes, lanes: frozenset[str], time: float) -> bool:
         """See `Spool.append_one`."""
+        if self._closed:  # also set in a forked child, where a thread that is not there any more may hold the gate
+            self._check()
         with self._gate:
             parts = self._parts
             if parts is None or self._busy or self._suspect or (self._reading and self._inside()):
