@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import resilient_exporters as rex
+from resilient_exporters.delivery.lane import Lane
 from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
 
 MakePool = Callable[..., rex.ExporterPool]
@@ -42,6 +43,33 @@ def test_a_removed_exporter_is_free_and_its_records_wait(make_pool: MakePool, pl
     pool.send(4)
     assert ([1, 2, 3, 4], ["alone", 1, 2, 4]) == (stays.got, leaves.got)
     assert not pool.has_unsent_data()
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_an_exporter_joins_while_records_move(
+    make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bool
+) -> None:
+    """An exporter that joins while `use_memory` changes is served from where the records are then."""
+    pool = make_pool([MemoryExporter("a")], use_memory=memory, tmp_file=tmp_path / "kept")
+    joins = MemoryExporter("joins")
+    mover = threading.Thread(target=lambda: setattr(pool, "use_memory", not memory))
+    made = Lane.__init__
+
+    def move(*args: Any, **kwargs: Any) -> None:
+        made(*args, **kwargs)
+        if mover.ident is None:
+            mover.start()
+            mover.join(0.2)  # it may wait for the one that joins
+
+    monkeypatch.setattr(Lane, "__init__", move)
+    pool.add_exporter(joins)
+    mover.join(PATIENCE)
+    joins.up = False
+    pool.send(1)
+    assert [("a", 0), ("joins", 1)] == [(lane.name, lane.owed) for lane in pool.status().exporters]
+    joins.up = True
+    assert pool.flush(PATIENCE)
+    assert [1] == joins.got
 
 
 def test_a_removed_exporter_may_join_another_pool(make_pool: MakePool) -> None:

@@ -21,6 +21,8 @@ KNOWN = [
     "DataTypeError",
     "TimeoutError",
 ]
+SPECIAL = ["Queued", "TargetDown", "RecordsRefused"]
+"""Exceptions with arguments of their own."""
 TREE = {
     "InvalidConfigError": ["ResilientExporterException"],
     "SpoolInUse": ["InvalidConfigError"],
@@ -38,6 +40,10 @@ TREE = {
     "TargetMisconfigured": ["ExportError"],
     "RecordsRefused": ["ExportError"],
 }
+
+
+class Named:
+    name = "north"
 
 
 @pytest.mark.parametrize(("name", "parents"), TREE.items())
@@ -64,10 +70,6 @@ def test_what_hides_a_builtin_is_in_no_all() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_they_are_built_as_in_the_predecessor(name: str) -> None:
     """An exception takes an exporter and a message, the exporter alone, the message alone, or nothing."""
-
-    class Named:
-        name = "north"
-
     error = getattr(exceptions, name)
     assert "north" in str(error(Named(), "broken pipe"))
     assert "broken pipe" in str(error(Named(), "broken pipe"))
@@ -94,8 +96,25 @@ def test_a_missing_client_library_is_named_with_its_command(monkeypatch: pytest.
         rex.HTTPExporter("http://localhost:9/")  # type: ignore[attr-defined,unused-ignore]
 
 
-def test_a_refusal_can_be_pickled() -> None:
-    """A refusal that crosses a process boundary still says which records, and why."""
-    refused = rex.RecordsRefused(permanent={0: "too long"}, later={2: "locked"})
-    came = pickle.loads(pickle.dumps(refused))
-    assert (refused.permanent, refused.later, str(refused)) == (came.permanent, came.later, str(came))
+PICKLED = [
+    *(getattr(exceptions, name)(Named(), "broken pipe") for name in exceptions.__all__ if name not in SPECIAL),
+    *(getattr(exceptions, name)() for name in exceptions.__all__ if name not in SPECIAL),
+    exceptions.Queued(0),
+    exceptions.Queued(3, "kept, because it came late"),
+    exceptions.TargetDown("busy", retry_after=2.5),
+    exceptions.TargetDown(),
+    exceptions.RecordsRefused(permanent={0: "too long"}, later={2: "locked"}),
+    exceptions.RecordsRefused(),
+]
+
+
+@pytest.mark.parametrize("error", PICKLED, ids=repr)
+def test_each_can_be_pickled(error: Exception) -> None:
+    """Whatever crosses a process boundary, results included, says there what it said here."""
+    came = pickle.loads(pickle.dumps(error))
+    assert (type(error), str(error), error.args, vars(error)) == (type(came), str(came), came.args, vars(came))
+
+
+def test_every_exception_is_pickled_here() -> None:
+    """No exception is missing among those that are pickled above."""
+    assert set(exceptions.__all__) == {type(error).__name__ for error in PICKLED}

@@ -275,3 +275,51 @@ FORK_UNDER_FIRE = """
 def test_forking_while_threads_send_hangs_nobody(run_script: Callable[..., str]) -> None:
     """A fork in the middle of sends, with locks held, neither hangs the child nor loses anything in the parent."""
     assert [20, True, True] == json.loads(run_script(FORK_UNDER_FIRE))
+
+
+LOOKING_AFTER_A_FORK = """
+    import signal
+    import warnings
+    warnings.simplefilter("ignore")
+    down, inner = MemoryExporter("d", up=False), rex.ExporterPool([MemoryExporter("x", up=False)], name="inner")
+    options = dict(num_threads=2, wait_for_result=False) if sys.argv[1] == "background" else {}
+    place = dict(use_memory=False, tmp_file="kept") if sys.argv[2] == "file" else {}
+    pool = rex.ExporterPool([down, inner], **place, **options)
+    stop = threading.Event()
+    def work():
+        while not stop.is_set():
+            pool.send("x")
+            pool.status()
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    down.wait_for_calls(1)
+    def in_a_child(look):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # what hangs is killed
+            os._exit(0 if look() else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def refused():
+        for call in [each for one in (pool, inner, down) for each in (one.has_unsent_data, one.status)]:
+            try:
+                call()
+                return False
+            except rex.PoolForked:
+                pass
+        return all("before the fork" in repr(one) for one in (pool, inner, down))
+    before = [in_a_child(refused) for _ in range(5)]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    pool.close(0)
+    tell([before, in_a_child(lambda: pool.has_unsent_data() and pool.status() and "before the fork" in repr(pool))])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("mode", ["foreground", "background"])
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_looking_in_a_forked_child(run_script: Callable[..., str], mode: str, place: str) -> None:
+    """In a child forked under load `repr` answers and the rest is refused, at once; a pool closed before answers."""
+    assert [[0] * 5, 0] == json.loads(run_script(LOOKING_AFTER_A_FORK, mode, place))

@@ -182,3 +182,25 @@ def test_switching_in_the_background(make_pool: MakePool, tmp_path: Path) -> Non
         pool.send(number)
     pool.flush(30)
     assert list(range(400)) == target.got
+
+
+def test_letters_in_a_file_that_is_gone_on_in(make_pool: MakePool, tmp_path: Path) -> None:
+    """With `use_memory=False` the letters that lie in the file count at once, beside those that memory brings."""
+
+    def picky(name: str) -> MemoryBatchExporter:
+        return MemoryBatchExporter(name, refuse=lambda data: data < 0)
+
+    first = make_pool([picky("t"), picky("absent")], use_memory=False, tmp_file=tmp_path / "kept")
+    first.send(-1)
+    first.close()
+    pool = make_pool([picky("t"), picky("left")], tmp_file=tmp_path / "kept")
+    pool.send(-2)
+    pool.remove_exporter("left")
+    pool.use_memory = False
+    assert [("t", 2)] == [(lane.name, lane.dead) for lane in pool.status().exporters]
+    pool.add_exporter(picky("absent"))
+    pool.add_exporter(picky("left"))
+    assert [2, 1, 1] == [lane.dead for lane in pool.status().exporters]
+    assert 4 == len(list(pool.dead_letters))
+    pool.dead_letters.drop()
+    assert [0, 0, 0] == [lane.dead for lane in pool.status().exporters]

@@ -14,7 +14,7 @@ from resilient_exporters.delivery.engine import Engine
 from resilient_exporters.delivery.keeper import Keep
 from resilient_exporters.delivery.settings import Settings
 from resilient_exporters.exceptions import RecordsRefused, TargetDown
-from resilient_exporters.policies import Retry
+from resilient_exporters.policies import Rate, Retry
 from resilient_exporters.spool.memory import MemorySpool
 from tests.delivery.targets import PATIENCE, FakeTarget, Verdict, down, in_threads, shipment
 
@@ -187,6 +187,20 @@ def test_new_records_do_not_hammer_a_target_that_is_down(background: MakeEngine)
     for i in range(1, 50):
         send(engine, i)
     assert 1 == len(target.calls)
+    assert 900.0 < (engine.background().next_attempt("t") or 0.0) <= 1000.0
+
+
+def test_a_lane_held_back_by_its_rate_tells_when_it_goes_on(background: MakeEngine) -> None:
+    """The next attempt of a lane whose rate is used up is when the rate allows another record."""
+    target = FakeTarget(rate=Rate(records=0.001))
+    engine = background(t=target)
+    send(engine, 1)
+    target.wait_for(lambda: [1] == target.got)
+    send(engine, 2)
+    with engine.background().progress:
+        assert engine.background().progress.wait_for(
+            lambda: engine.background().next_attempt("t") is not None, PATIENCE
+        )
     assert 900.0 < (engine.background().next_attempt("t") or 0.0) <= 1000.0
 
 

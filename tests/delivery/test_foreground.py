@@ -445,6 +445,17 @@ def lot(engine: Engine, *data: Any) -> Lot:
     return Lot([codec.encode(one) for one in data], b"", 0, frozenset(engine.lanes))
 
 
+def test_a_lot_between_whose_numbers_others_drew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each record of a lot has the number that was drawn for it, when other threads have drawn some between."""
+    spool = MemorySpool()
+    engine = engine_of(spool=spool, t=FakeTarget(down()))
+    monkeypatch.setattr(spool, "draw", iter([1, 2, 5, 6, 9]).__next__)
+    engine.send_many([lot(engine, *"abcde")], Keep(), reentrant=False)
+    kept = spool.read("t", 0, 10, 1000)
+    assert kept is not None
+    assert ([1, 2, 5, 6, 9], [codec.encode(data) for data in "abcde"]) == (list(kept.numbers), kept.payloads)
+
+
 def test_a_lot_goes_in_batches_behind_what_is_owed() -> None:
     """Many records go out behind older ones, in batches, and the result counts them."""
     target = FakeTarget(down(), batch_records=100)

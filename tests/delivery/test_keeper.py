@@ -108,7 +108,7 @@ def test_a_blocked_sender_learns_of_the_end() -> None:
     """A sender that waits for room when the pool is closed gets PoolClosed."""
     desk = Desk(Limits(when_full="block"), ROOM)
     fill(desk)
-    desk.keeper.closed = True
+    desk.keeper.stop()
     with pytest.raises(PoolClosed):
         desk.keep(BIG)
 
@@ -196,7 +196,7 @@ def test_an_exchange_while_a_batch_is_under_way(verdict: str | None) -> None:
         keep(engine.spool, "new")
 
     switches = [MemorySpool()]
-    engine.lanes["t"]._limit = 1000
+    engine.lanes["t"]._slices.limit = 1000
     target.judge = judge
     engine.lanes["t"].begin_pass()
     try:

@@ -464,7 +464,7 @@ def test_what_was_brought_goes_first_and_is_let_go() -> None:
     while lane.step() is Step.MORE:
         pass
     assert [1, 2, 3] == rig.target.got
-    assert 1 == len(lane.sources)
+    assert 1 == len([*lane.sources])
 
 
 def test_what_was_brought_for_another_stays_open() -> None:

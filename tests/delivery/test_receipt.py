@@ -103,6 +103,37 @@ def test_a_receipt_can_be_awaited() -> None:
     engine.close(0.0)
 
 
+def by_a_thread(receipt: Receipt) -> Any:
+    return receipt.result(PATIENCE)
+
+
+def by_a_task(receipt: Receipt) -> Any:
+    async def work() -> Any:
+        return await asyncio.wait_for(receipt, PATIENCE)
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("wait", [by_a_thread, by_a_task])
+def test_who_waits_for_a_receipt_does_not_wait_for_a_moment_to_pass(
+    monkeypatch: pytest.MonkeyPatch, wait: Callable[[Receipt], Any]
+) -> None:
+    """A lane that would look again in a moment looks at once when somebody waits, though the moment never ends."""
+    target = FakeTarget()
+    engine = engine_of(a=target)
+    driver = engine.background()
+    moments: list[Callable[[], None]] = []
+    monkeypatch.setattr(driver.workers, "soon", moments.append)
+    submit(engine, 0)
+    with driver.progress:
+        assert driver.progress.wait_for(lambda: len(moments) == 1, PATIENCE)
+    receipt = submit(engine, 1)
+    assert not receipt.done()
+    assert [(None, True)] == wait(receipt)
+    assert [0, 1] == target.got
+    engine.close(0.0)
+
+
 def test_giving_up_a_task_does_no_harm() -> None:
     """A task that is cancelled while it awaits a receipt cancels nothing else: its record goes out, and others do."""
     target = FakeTarget(down())

@@ -48,6 +48,12 @@ def touched(data: bytes, start: int, stop: int) -> int:
     return count
 
 
+def most_lost(data: bytes, start: int, stop: int) -> int:
+    """How many records these bytes may cost: all, where both copies of a run or a lane set are among them."""
+    hit = [frame.kind for frame in scan(data).frames if frame.at < stop and start < frame.at + frame.length]
+    return 99 if hit.count(Kind.RUN) > 1 or hit.count(Kind.LANES) > 1 else touched(data, start, stop)
+
+
 def check(path: Path, before: tuple[list[Row], list[Row]], most: int) -> FileSpool:
     """Open and compare: the lanes owe what they owed, in order, but for at most so many records; and work goes on."""
     spool = FileSpool(path)
@@ -85,6 +91,130 @@ def test_a_cut_costs_what_is_behind_it(tmp_path: Path) -> None:
         check(tmp_path / "q", before, touched(files["q"], at, size)).close()
 
 
+def test_a_missing_piece_costs_what_was_in_it(tmp_path: Path) -> None:
+    """Any stretch cut out of the middle of the live segment: what stands behind it is found at its new place."""
+    path = tmp_path / "q"
+    before = fill(path)
+    files = contents(tmp_path)
+    # Runs and lane sets stand in front of the first record, and behind it where the second spool went on.
+    first = next(frame.at for frame in scan(files["q"]).frames if frame.kind in JOINED)
+    for at in range(first, len(files["q"]), 7 * DAMAGES):
+        for length in (1, 24, 50, 100):
+            restore(tmp_path, {**files, "q": files["q"][:at] + files["q"][at + length :]})
+            # It takes two frames to tell how long the piece was, so the last one goes with the one before it.
+            check(path, before, most_lost(files["q"], at, at + length) + 1).close()
+
+
+def cut_out(data: bytes, rng: random.Random, first: int) -> tuple[bytes, int, int]:
+    """A file without a random stretch behind `first`, and which stretch."""
+    at = rng.randrange(first, len(data) - 200)
+    length = rng.randint(1, 180)
+    return data[:at] + data[at + length :], at, at + length
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_missing_pieces_are_counted_in_records(tmp_path: Path, sealed: bool) -> None:
+    """One piece, another one, then flips: each costs the frames that it touched, and `damage` tells how many."""
+    path = tmp_path / "q"
+    every = [b"record %03d " % number + b"x" * (number % 40) for number in range(200)]
+    spool = FileSpool(path)
+    keep(spool, *every)
+    if sealed:
+        spool.mark()
+        keep(spool, b"the live one")
+    spool.close()
+    files = contents(tmp_path)
+    name = "q.00000001" if sealed else "q"
+    rest = [b"the live one"] * sealed
+    first = files[name].index(b"record 001")
+    rng = random.Random(7)
+    for _ in range(max(40 // DAMAGES, 4)):
+        data, start, stop = cut_out(files[name], rng, first)
+        lost = touched(files[name], start, stop)
+        for step in ("a cut", "another", "and a flip"):
+            restore(tmp_path, {**files, name: data})
+            spool = FileSpool(path)
+            found = held(spool)
+            assert is_subsequence(found, [*every, *rest])
+            missing = len(every) + len(rest) - len(found)
+            # Two frames in a row tell how long the piece was; the last ones leave no number behind that tells of them.
+            assert missing <= lost + (every[-1] not in found), step
+            assert every[-1] not in found or spool.damage[0] == missing
+            settle(spool, "a", found)
+            assert spool.owing() == ()
+            keep(spool, b"goes on")
+            assert held(spool) == [b"goes on"]
+            spool.close()
+            if step == "a cut":
+                whole = data
+                data, start, stop = cut_out(whole, rng, first)
+                lost += touched(whole, start, stop)
+            else:
+                at = rng.randrange(first, len(data) - 200)
+                lost += touched(data, at, at + 1)
+                data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_a_missing_piece_that_was_whole_frames(tmp_path: Path) -> None:
+    """No byte is left of it, and all that is told is how many records it held."""
+    path = tmp_path / "q"
+    spool = FileSpool(path)
+    keep(spool, *(b"record %d" % number for number in range(9)))
+    spool.close()
+    data = path.read_bytes()
+    start, stop = (data.index(b"record %d" % number) - 24 for number in (3, 5))
+    path.write_bytes(data[:start] + data[stop:])
+    spool = FileSpool(path)
+    assert held(spool) == [b"record %d" % number for number in (0, 1, 2, 5, 6, 7, 8)]
+    assert spool.damage == (2, 0)
+    spool.close()
+    assert not (tmp_path / "q.damaged.1").exists()
+    spool = FileSpool(path)
+    assert (len(held(spool)), spool.damage) == (7, (0, 0))
+    spool.close()
+
+
+def test_a_missing_piece_with_a_run_in_it(tmp_path: Path) -> None:
+    """The run that comes into force behind it is known by the frame that stands there, at its new place."""
+    path = tmp_path / "q"
+    spool = FileSpool(path)
+    keep(spool, *(b"record %d" % number for number in range(9)))
+    spool.append([b"of another run"], A, time=1.5, run=77, first=5)
+    keep(spool, b"last")
+    before = rows(spool, "a")
+    spool.close()
+    data = path.read_bytes()
+    at = data.index(b"record 4")
+    path.write_bytes(data[: at - 24] + data[at + 8 :])
+    spool = FileSpool(path)
+    assert rows(spool, "a") == before[:4] + before[5:]
+    assert spool.damage == (1, 0)
+    spool.close()
+
+
+def test_a_file_object_with_a_missing_piece() -> None:
+    """What stands behind it, settlements too, is found where it is now, and what is appended then at its own place."""
+    file = io.BytesIO()
+    spool = StreamSpool(file)
+    every = [b"record %02d" % number for number in range(40)]
+    keep(spool, *every)
+    settle(spool, "a", [every[30]])
+    spool.close()
+    data = file.getvalue()
+    at = data.index(b"record 10")
+    file = io.BytesIO(data[: at - 50] + data[at + 50 :])
+    lost = touched(data, at - 50, at + 50)
+    spool = StreamSpool(file)
+    left = held(spool)
+    assert is_subsequence(left, every[:30] + every[31:])
+    assert (len(left), spool.damage[0]) == (39 - lost, lost)
+    keep(spool, b"new")
+    spool.close()
+    spool = StreamSpool(file)
+    assert held(spool) == [*left, b"new"]
+    spool.close()
+
+
 def test_zeros_cost_what_they_cover(tmp_path: Path) -> None:
     """Stretches of zeros anywhere, as from a lost page: the frames that they touch, and those of a lost run."""
     before = fill(tmp_path / "q")
@@ -95,14 +225,7 @@ def test_zeros_cost_what_they_cover(tmp_path: Path) -> None:
             data = bytearray(files["q"])
             data[at : at + length] = bytes(len(data[at : at + length]))
             restore(tmp_path, {**files, "q": bytes(data)})
-            hit = [
-                frame.kind
-                for frame in scan(files["q"]).frames
-                if at < frame.at + frame.length and frame.at < at + length
-            ]
-            runs, lanes = hit.count(Kind.RUN), hit.count(Kind.LANES)
-            most = 99 if runs > 1 or lanes > 1 else touched(files["q"], at, at + length)
-            check(tmp_path / "q", before, most).close()
+            check(tmp_path / "q", before, most_lost(files["q"], at, at + length)).close()
 
 
 def test_a_flipped_byte_in_a_sealed_segment(tmp_path: Path) -> None:
@@ -255,7 +378,8 @@ def test_a_foreign_segment(tmp_path: Path, sealed: dict[str, bytes]) -> None:
     spool.close()
 
 
-def test_a_spool_sent_as_a_payload(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_spool_sent_as_a_payload(tmp_path: Path, pieces: bool) -> None:
     """The frames in a payload that is a spool file never come to life, however the spool around it is damaged."""
     inner = FileSpool(tmp_path / "inner")
     keep(inner, b"inner 1", b"inner 2", b"inner 3", lanes=AB)
@@ -273,6 +397,9 @@ def test_a_spool_sent_as_a_payload(tmp_path: Path) -> None:
         for _ in range(rng.randint(1, 6)):
             at = rng.randrange(144, len(data))
             data[at : at + rng.choice([1, 8, 64])] = b"\xff"
+        if pieces:
+            at = rng.randrange(144, len(data))
+            del data[at : at + rng.choice([1, 30, 90, 300])]
         restore(tmp_path, {"q": bytes(data)})
         spool = FileSpool(tmp_path / "q")
         assert is_subsequence(held(spool), [b"before", file, b"after", whole, b"last"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -255,6 +256,9 @@ def test_a_forked_child_is_a_second_process(tmp_path: Path) -> None:
     keep(spool, b"before")
     calls: list[Any] = [
         lambda: keep(spool, b"child"),
+        lambda: spool.append_one(b"child", A, 1.5),
+        spool.freeze,
+        spool.thaw,
         lambda: spool.read("a", 0, 1, 1),
         lambda: spool.settle("a", [1], Fate.DELIVERED),
         lambda: spool.account("a"),
@@ -466,6 +470,66 @@ def test_the_budget(tmp_path: Path) -> None:
         settle(spool, "a", [b"x" * 100])
         for _ in range(100):
             keep(spool, b"x" * 100)
+    spool.close()
+
+
+def fill_up(spool: FileSpool) -> int:
+    """Keep records until there is no room; how many."""
+    kept = 0
+    with contextlib.suppress(SpoolFull):
+        while True:
+            keep(spool, b"x" * 100, lanes=AB)
+            kept += 1
+    return kept
+
+
+def settle_singly(spool: FileSpool) -> None:
+    """Settle everything, record by record, which makes the state grow."""
+    for lane in "ab":
+        while (part := spool.read(lane, 0, 1, 1)) is not None:
+            spool.settle(lane, part.places, Fate.DELIVERED)
+
+
+def test_what_is_settled_does_not_count_for_the_budget(tmp_path: Path) -> None:
+    """After everything was settled there is as much room as before, up to the share of one segment."""
+    spool = FileSpool(tmp_path / "q", limit_bytes=20_000)
+    before = fill_up(spool)
+    settle_singly(spool)
+    after = fill_up(spool)
+    assert before - after <= 4096 // 124
+    assert spool.size() <= 20_000
+    spool.close()
+
+
+def test_a_record_of_any_size_that_once_fitted(tmp_path: Path) -> None:
+    """Whoever waits for room gets it: with nothing owed, the live segment is given back, and the grown state, too."""
+    spool = FileSpool(tmp_path / "q", limit_bytes=5000)
+    fill_up(spool)
+    settle_singly(spool)
+    keep(spool, b"x" * 4000)
+    assert held(spool) == [b"x" * 4000]
+    spool.close()
+    again = FileSpool(tmp_path / "q", limit_bytes=5000)
+    assert held(again) == [b"x" * 4000]
+    assert again.account("b").records == 0
+    again.close()
+
+
+def test_a_live_segment_that_is_settled_by_half_is_sealed(tmp_path: Path) -> None:
+    """When there is no room: so its bytes come back as soon as its last record is settled."""
+    spool = FileSpool(tmp_path / "q", limit_bytes=4000)
+    fill_up(spool)
+    places = [place for part in slices(spool, "a") for place in part.places]
+    half = len(places) // 2 + 1
+    for lane in "ab":
+        spool.settle(lane, places[:half], Fate.DELIVERED)
+    with pytest.raises(SpoolFull):
+        keep(spool, b"x" * 100, lanes=AB)
+    for lane in "ab":
+        spool.settle(lane, places[half:], Fate.DELIVERED)
+    assert sorted(os.listdir(tmp_path)) == ["q.lock", "q.state", "q.state.new"]
+    keep(spool, b"since")
+    assert held(spool) == [b"since"]
     spool.close()
 
 

@@ -19,7 +19,20 @@ from resilient_exporters.exceptions import (
 )
 from resilient_exporters.records import Batch, ExportResult
 
-__all__ = ["Again", "Delivered", "Hold", "Outcome", "Refused", "attempt", "bare", "described", "judged", "outcome_of"]
+__all__ = [
+    "Again",
+    "Delivered",
+    "Hold",
+    "Outcome",
+    "Refused",
+    "attempt",
+    "bare",
+    "described",
+    "judged",
+    "outcome_of",
+    "progressed",
+    "trouble_of",
+]
 
 _log = logging.getLogger("resilient_exporters")
 
@@ -84,6 +97,20 @@ class Refused:
 
 
 Outcome = Delivered | Again | Hold | Refused
+
+
+def trouble_of(outcome: Outcome) -> Again | Hold | None:
+    """What an outcome says against the target, and not against single records."""
+    if isinstance(outcome, Refused):
+        return outcome.then
+    return None if isinstance(outcome, Delivered) else outcome
+
+
+def progressed(outcome: Outcome, count: int) -> bool:
+    """Whether the target has given its verdict on some of `count` records."""
+    if isinstance(outcome, Refused):
+        return len(outcome.later) < count
+    return isinstance(outcome, Delivered)
 
 
 def attempt(target: Target, batch: Batch, kwargs: dict[str, Any], clock: Clock) -> Outcome:

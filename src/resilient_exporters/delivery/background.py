@@ -89,10 +89,11 @@ class Background:
         self.workers = Workers(settings.num_threads, _GRACE, clock, name)
         self._settings = settings
         self._expire = expire
-        self.asleep = False
+        self.asleep = True
         """Whether some lane is idle, so that a record just kept must wake it. Read without a lock."""
         self.connected: Callable[[], bool] = lambda: True
-        self.progress = threading.Condition()
+        self._stepping = threading.RLock()
+        self.progress = threading.Condition(self._stepping)
         """Notified whenever a lane has made a step or comes to rest."""
         self._clock = clock
         self._lock = threading.RLock()  # a signal handler may send while its thread is in here
@@ -113,11 +114,18 @@ class Background:
             seat = self._seats.pop(name, None)
             for _, done in seat.collecting if seat is not None else ():
                 done.set()
-        with self.progress:
+        with self._stepping:
             self.progress.notify_all()
 
     def wake(self) -> None:
-        """There may be something to do for idle lanes."""
+        """There may be something to do for idle lanes; an interrupt (Ctrl-C) reaches the caller when they know."""
+        try:
+            self._wake()
+        except BaseException:
+            self._wake()
+            raise
+
+    def _wake(self) -> None:
         with self._lock:
             for seat in self._seats.values():
                 if seat.running:
@@ -164,7 +172,7 @@ class Background:
         for lane in lanes:
             if lane.owed():
                 self.force(lane.name, [])
-        with self.progress:
+        with self._stepping:
             while any((lane.owed() or lane.changes & 1) and not lane.turns.retired for lane in lanes):
                 left = None if ends is None else ends - self._clock.now()
                 if left is not None and left <= 0:
@@ -173,9 +181,12 @@ class Background:
         return True
 
     def next_attempt(self, name: str) -> float | None:
-        """Seconds until the lane's next planned pass; None when there is none."""
+        """Seconds until the lane's next planned pass, or until its target's rate allows more; None = neither."""
         seat = self._seats.get(name)
-        return max(seat.retry_at - self._clock.now(), 0.0) if seat is not None and seat.retry_at else None
+        if seat is None:
+            return None
+        at = seat.retry_at or (seat.planned if seat.held_back else math.inf)
+        return None if at == math.inf else max(at - self._clock.now(), 0.0)
 
     def hurry(self) -> None:
         """Somebody waits for what was just sent: lanes that linger look now."""
@@ -185,9 +196,10 @@ class Background:
                     self._plan_locked(seat, 0.0)
 
     def _plan_locked(self, seat: _Seat, at: float) -> None:
-        seat.idle = seat.lingers = False
-        seat.planned = at
         self.workers.run(self._next_run_locked(seat), at)
+        # Last: whoever is interrupted before leaves a lane that the next one wakes.
+        seat.planned = at
+        seat.idle = seat.lingers = False
 
     def _linger_locked(self, seat: _Seat) -> None:
         """Plan a look in a moment: who sends all the time would else wake the lane for each record."""
@@ -223,7 +235,7 @@ class Background:
             for _, done in collecting:
                 done.set()
             self._rest(seat, rest)
-            with self.progress:
+            with self._stepping:
                 self.progress.notify_all()
 
     def _rest(self, seat: _Seat, rest: float | None) -> None:
@@ -296,7 +308,7 @@ class Background:
                 seat.passing = False
                 return self._pass_over(seat, step)
             if not lists and self._clock.now() >= ends:
-                with self.progress:
+                with self._stepping:
                     self.progress.notify_all()
                 return 0.0
 
@@ -325,7 +337,7 @@ class Background:
             lane.begin_pass()
             while self._step(lane, lists) is Step.MORE:
                 pass
-        lane.go_on_behind(lane.seen)
+        lane.go_on_with_new()
         while (step := self._step(lane, lists)) is not Step.END:
             seat.busy = True
             if step is Step.WAIT:
@@ -362,6 +374,4 @@ class Background:
             self.workers.run(lambda: self._look(seat), since + timeout)
             return
         seat.watched = False
-        line, lane = "exporter=%s timeout=%s: the call has not returned; its records stay kept", seat.lane
-        error = f"TimeoutError: the call has not returned within {timeout} s"
-        lane.events.tell("target_stuck", line, lane.name, timeout, exporter=lane.name, records=lane.owed(), error=error)
+        seat.lane.news.stuck(timeout)

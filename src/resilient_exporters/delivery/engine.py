@@ -6,7 +6,6 @@ import functools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 from resilient_exporters.delivery.background import Background
 from resilient_exporters.delivery.clock import Clock
@@ -15,6 +14,7 @@ from resilient_exporters.delivery.foreground import Answers, Foreground, Shipmen
 from resilient_exporters.delivery.keeper import Keep, Keeper
 from resilient_exporters.delivery.lane import Lane, Source
 from resilient_exporters.delivery.lots import Lots
+from resilient_exporters.delivery.lying import Lying, letters_in
 from resilient_exporters.delivery.orphans import Orphans
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
@@ -26,7 +26,7 @@ from resilient_exporters.delivery.sharing import Shared
 from resilient_exporters.delivery.shortways import ShortWay, at_once, in_background
 from resilient_exporters.delivery.solo import solo
 from resilient_exporters.delivery.target import Target
-from resilient_exporters.exceptions import PoolClosed, SpoolError, TimeoutError
+from resilient_exporters.exceptions import PoolClosed, TimeoutError
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Payload, Slice, Spool
@@ -65,7 +65,7 @@ class Engine:
         self._orphans = Orphans(name, self.keeper, self._lanes_now, self._changing, self.events)
         self._receipts = Receipts()
         self._shared = Shared(self._lanes_now)
-        self._lying: dict[int, Counter[str]] = {}
+        self.lying = Lying()
         self._born = Birth.now
         self._last: PoolStatus | None = None
 
@@ -87,13 +87,13 @@ class Engine:
             target: The exporter.
             brought: Spools with records that it owed before.
         """
-        sources = [*brought, Source(self.keeper.once, name, once=True), Source(self.spool, name)]
-        lane = Lane(name, target, sources, self.clock, self.settings.retry)
-        lane.on_settled = self._settled
-        lane.events = self.events
-        lane.shared = self._shared
-        lane.dead = sum(self.lying(source.spool).pop(source.lane, 0) for source in sources)
-        with self._changing:
+        with self._changing, self.keeper.in_place():
+            sources = [*brought, Source(self.keeper.once, name, once=True), Source(self.spool, name)]
+            lane = Lane(name, target, sources, self.clock, self.settings.retry)
+            lane.on_settled = self._settled
+            lane.events = self.events
+            lane.shared = self._shared
+            lane.dead = sum(self.lying.in_spool(source.spool).pop(source.lane, 0) for source in sources)
             self.lanes = {**self.lanes, name: lane}
         self._orphans.look_again()
         if self._background is not None:
@@ -106,21 +106,21 @@ class Engine:
             spool: What it kept when it was alone.
             lanes: Name here for each lane there.
         """
-        lying = self.lying(self.spool)
         letters = Counter(lanes[letter.lane] for letter in spool.dead_letters())
+        lying = self.lying.in_spool(self.spool)
         taken = self.keeper.bring(spool, lanes.__getitem__)
         if taken:
             lying.update(letters)
         return taken
 
-    def lying(self, spool: Spool) -> Counter[str]:
-        """Dead letters that were in a spool before, by lane; those of lanes that are served are counted there."""
-        found = self._lying.get(id(spool))
-        if found is None:
-            found = self._lying[id(spool)] = Counter()
-            with suppress(SpoolError):  # opening must not fail for what is not needed to deliver
-                found.update(letter.lane for letter in spool.dead_letters())
-        return found
+    def switch_to_file(self, file: Spool) -> None:
+        """Keep in a file from now on; dead letters that lie there already count for the lanes that are here."""
+        old, before = self.spool, letters_in(file)
+        self.keeper.switch(file)
+        for name, lane in self.lanes.items():
+            with lane.mutex:
+                lane.dead += before.pop(name, 0)
+        self.lying.carry(old, file, before)
 
     def remove(self, names: Sequence[str], *, waits: bool) -> None:
         """Serve some exporters no longer; what they are owed stays in the spool, as orphans.
@@ -149,7 +149,7 @@ class Engine:
         with self._changing:
             self.lanes = {name: lane for name, lane in self.lanes.items() if lane not in lanes}
         for lane in lanes:
-            self.lying(self.spool)[lane.name] = lane.dead
+            self.lying.in_spool(self.spool)[lane.name] = lane.dead
             if self._background is not None:
                 self._background.remove(lane.name)
         self._orphans.look_again()
@@ -296,8 +296,7 @@ class Engine:
                 self._receipts.expect(shipment.parcel.run, shipment.parcel.number, pending)
             self.send(shipments, how, reentrant)
             return Receipt(pending.future, kept=self.settings.saves, hurry=self.background().hurry)
-        results = self.send(shipments, how, reentrant) or {}
-        pending.future.set_result(gather(results))
+        pending.future.set_result(gather(self.send(shipments, how, reentrant) or {}))
         return Receipt(pending.future, kept=False)
 
     def _settled(self, lane: Lane, kept: Slice, results: list[ExportResult]) -> None:
@@ -412,7 +411,8 @@ class Engine:
         return sum(self.owing().values()) if isinstance(self.spool, MemorySpool) else 0
 
     def _stop(self) -> None:
-        self.closed = self.keeper.closed = True
+        self.closed = True
+        self.keeper.stop()
         self._foreground.stop()
         if self._background is not None:
             self._background.workers.stop()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.lane import Lane
@@ -21,7 +20,8 @@ from resilient_exporters.delivery.moving import (
     owed_slices,
 )
 from resilient_exporters.delivery.parcel import Lot, Parcel
-from resilient_exporters.exceptions import DataTypeError, PoolClosed, SpoolError, SpoolFull
+from resilient_exporters.delivery.shortage import Shortage, count_dropped
+from resilient_exporters.exceptions import DataTypeError, SpoolError, SpoolFull
 from resilient_exporters.policies import Limits
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Fate, Payload, Slice, Spool, SpoolMoving
@@ -33,14 +33,8 @@ _READ = 1000
 """Records that change hands at a time."""
 _SIZE = 1 << 20
 """Bytes that change hands at a time."""
-_FRAME = 256
-"""Bytes that a record may cost beside its payload, generously: to make room for it."""
-_BLOCKED_LOOKS = 0.02
-"""Seconds between looks for room while a sender is blocked."""
 _EXPIRY_LOOKS = 0.1
 """Seconds between looks for records that have outlived their time."""
-_CALM = 1.0
-"""Seconds without shortage after which the next one is announced again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +75,23 @@ class Keeper:
         self.spool = spool
         self.once = MemorySpool()
         """Where records wait for their one attempt when nothing is to be kept."""
-        self.closed = False
-        self._limits = limits
         self._clock = clock
         self._lanes = lanes
         self._gate = threading.RLock()
         self._moving = False
         self._late: list[Callable[[], None]] = []
-        self._short_at = float("-inf")
         self._expired_at = float("-inf")
         self._events = events or Events(name, clock)
+        self._shortage = Shortage(name, limits, clock, lanes, self._events)
         self._damage = (0, 0)
+
+    def in_place(self) -> AbstractContextManager[object]:
+        """Hold the spool of the moment in its place: nothing moves to another one meanwhile."""
+        return self._gate
+
+    def stop(self) -> None:
+        """Have nobody wait for room any more."""
+        self._shortage.closed = True
 
     # Keeping
 
@@ -149,7 +149,7 @@ class Keeper:
                 self._when_moved(append)
                 return True
             except SpoolFull as error:
-                if not self._make_room(error, payloads, lanes):
+                if not self._shortage.make_room(self.spool, error, payloads, lanes):
                     return False
 
     def _when_moved(self, append: Callable[[], None]) -> None:
@@ -160,54 +160,6 @@ class Keeper:
             else:
                 append()
 
-    def _make_room(self, error: SpoolFull, payloads: Sequence[Payload], lanes: frozenset[str]) -> bool:
-        """Do what the user chose for a full spool; False when the records are dropped."""
-        policy = self._limits.when_full
-        if policy == "raise":
-            raise error
-        begins = self._announce(error, policy)
-        if policy == "drop_newest":
-            self._drop(dict.fromkeys(lanes, len(payloads)), error, begins)
-            return False
-        if policy == "block":
-            self._wait_for_room(error)
-            return True
-        size = sum(len(p) if isinstance(p, bytes) else _FRAME for p in payloads) + _FRAME * len(payloads)
-        lost = self.spool.drop_oldest(size)
-        if not lost:
-            raise error
-        self._drop(lost, error, begins)
-        return True
-
-    def _wait_for_room(self, error: SpoolFull) -> None:
-        if self.closed:
-            raise PoolClosed(f"{self.name} was closed while a sender waited for room") from error
-        threading.Event().wait(_BLOCKED_LOOKS)
-
-    def _announce(self, error: SpoolFull, policy: str) -> bool:
-        """Tell that there is no room, when that is news; whether it is."""
-        before, self._short_at = self._short_at, self._clock.now()
-        begins = self._short_at - before >= _CALM
-        if begins:
-            line = "pool=%s policy=%s dropping_or_waiting: %s"
-            self._events.tell("spool_full", line, self.name, policy, error, error=described(error))
-        return begins
-
-    def _drop(self, lost: dict[str, int], error: SpoolFull, begins: bool) -> None:
-        """Count what a full spool has cost, and tell the first of it."""
-        self._count_dropped(lost)
-        for lane, records in lost.items() if begins else ():
-            line, why = "pool=%s exporter=%s records=%d: there may be more, the status counts them", described(error)
-            self._events.tell(
-                "records_dropped", line, self.name, lane, records, exporter=lane, records=records, error=why
-            )
-
-    def _count_dropped(self, lost: dict[str, int]) -> None:
-        lanes = self._lanes()
-        for name, records in lost.items():
-            if name in lanes:
-                lanes[name].dropped += records
-
     def expire(self, at_once: bool = False) -> None:
         """Drop what has outlived its time; looks ten times a second at most, unless it has to be at once."""
         self.look_for_damage()
@@ -215,7 +167,7 @@ class Keeper:
         if at_once or now - self._expired_at >= _EXPIRY_LOOKS:
             self._expired_at = now
             lost = self.spool.expire(self._clock.time())
-            self._count_dropped(lost)
+            count_dropped(self._lanes(), lost)
             for lane, records in lost.items():
                 if not records:
                     continue

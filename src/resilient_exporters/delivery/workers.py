@@ -39,7 +39,9 @@ class Workers:
         self._grace = grace
         self._clock = clock
         self._name = name
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        """Taken by `with`, which no interrupt of a sender can leave half done; that of a condition can be."""
+        self._cond = threading.Condition(self._lock)
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._soon: deque[tuple[float, Callable[[], None]]] = deque()
         self._order = itertools.count()
@@ -58,7 +60,7 @@ class Workers:
             job: Must not raise.
             at: `clock.now()` before which it does not run.
         """
-        with self._cond:
+        with self._lock:
             if not self._stopped:
                 heapq.heappush(self._jobs, (at, next(self._order), job))
                 self._call_somebody_locked()
@@ -69,14 +71,14 @@ class Workers:
         Args:
             job: Must not raise.
         """
-        with self._cond:
+        with self._lock:
             if not self._stopped:
                 self._soon.append((time.monotonic() + MOMENT, job))
                 self._call_somebody_locked()
 
     def stop(self) -> None:
         """Start no more jobs; those that run end by themselves."""
-        with self._cond:
+        with self._lock:
             self._stopped = True
             self._jobs.clear()
             self._soon.clear()
@@ -90,8 +92,8 @@ class Workers:
         if len(self._threads) <= len(self._running):
             self._start_locked()
         elif not self._called and min(self._waiting.values(), default=0.0) > self._clock.now() + wait:
-            self._called = True
             self._cond.notify()
+            self._called = True
 
     def _start_locked(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads) + 1}", daemon=True)
@@ -114,7 +116,7 @@ class Workers:
     def _take(self, me: threading.Thread) -> Callable[[], None] | None:
         """Wait for a job that may run now; None when the workers were stopped."""
         key = id(me)
-        with self._cond:
+        with self._lock:
             self._running.pop(key, None)
             while not self._stopped:
                 self._called = False

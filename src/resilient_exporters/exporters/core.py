@@ -27,10 +27,10 @@ from resilient_exporters.delivery.shortways import ShortWay, no_short_way
 from resilient_exporters.exceptions import DataTypeError, InvalidConfigError, PoolClosed
 from resilient_exporters.exporters.binding import Binding
 from resilient_exporters.exporters.checks import checked_name
-from resilient_exporters.exporters.deadletters import is_at
+from resilient_exporters.exporters.deadletters import below, is_at
 from resilient_exporters.exporters.ending import end, watch
 from resilient_exporters.exporters.location import opened
-from resilient_exporters.exporters.packing import Packer, private_copy
+from resilient_exporters.exporters.packing import Packer, chunks
 from resilient_exporters.exporters.signature import check_keywords
 from resilient_exporters.records import ExportResult, RecordId
 from resilient_exporters.spool.backed import BackedSpool
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Core"]
 
 _log = logging.getLogger("resilient_exporters")
-
-_LOT = 1000
-"""Records of a `send_many` that are kept in one append and handed on together: millions take constant memory."""
 
 
 class Core:
@@ -96,7 +93,7 @@ class Core:
     def claim(self) -> None:
         """Take hold of a file that the user named; a pool of its own does so when it starts."""
         if not self.memory and self.tmp_file is not None:
-            self._spool = self._open_file()
+            self._spool = opened(self.tmp_file, self.name, self.settings.limits)
 
     def next_id(self) -> RecordId:
         """An id for a record that does not come from an engine."""
@@ -195,11 +192,7 @@ class Core:
         spool, self._spool = self._spool, None
         if self.memory:
             return MemorySpool(limit_bytes=self.settings.limits.in_memory())
-        return spool or self._open_file()
-
-    def _open_file(self) -> Spool:
-        """The file, or file object, that holds what is kept."""
-        return opened(self.tmp_file, self.name, self.settings.limits)
+        return spool or opened(self.tmp_file, self.name, self.settings.limits)
 
     # The way of a record
 
@@ -255,10 +248,7 @@ class Core:
         check_keywords(kwargs, [lane.target for lane in engine.lanes.values()])
         packer = Packer(engine, kwargs, self.memory)
         plan = self.route()
-        records = iter(many)
-        while chunk := list(itertools.islice(records, _LOT)):
-            if any(data is None for data in chunk):
-                raise DataTypeError("one of the records is None: there is nothing to send")
+        for chunk in chunks(many):
             for transformer, lanes in plan:
                 if lanes:
                     change = None if transformer is None else transformer.transform
@@ -292,17 +282,13 @@ class Core:
         """Whose transform applies to which lanes."""
         return [(self.exporter if self.exporter.has_transform() else None, [self.name])]
 
-    def transformed(self, data: Any) -> Any:
-        """What the exporter's transform makes of a private copy."""
-        return self.exporter.transform(private_copy(data))
-
     # What is kept
 
     def send_unsent(self, path: str = "") -> list[ExportResult]:
         """Make a pass over what is owed, for the lanes at and below a path."""
         pool = self.pool
         if pool is not None:
-            return pool._rex.send_unsent(_below(self.name, path))
+            return pool._rex.send_unsent(below(self.name, path))
         engine = self.engine()
         if inside.here.calls:
             return []
@@ -312,7 +298,7 @@ class Core:
         """Whether anything is owed at or below a path."""
         pool = self.pool
         if pool is not None:
-            return pool._rex.has_unsent(_below(self.name, path))
+            return pool._rex.has_unsent(below(self.name, path))
         engine = self._engine if self.closed else self.engine()
         return engine is not None and any(is_at(lane, path) for lane in engine.owing())
 
@@ -321,7 +307,7 @@ class Core:
         pool = self.pool
         if pool is not None:
             self.check_name(name)
-            pool._rex.save(data, kwargs, self.name if name == self.name else _below(self.name, name))
+            pool._rex.save(data, kwargs, self.name if name == self.name else below(self.name, name))
             return
         engine = self.engine()
         if data is None:
@@ -358,9 +344,9 @@ class Core:
         if isinstance(engine.spool, BackedSpool):
             engine.keeper.switch_back()
             return
-        file = self._open_file()
+        file = opened(self.tmp_file, self.name, self.settings.limits)
         try:
-            engine.keeper.switch(file)
+            engine.switch_to_file(file)
         except BaseException:
             file.close()
             raise
@@ -431,7 +417,3 @@ class Core:
         if not self.ours():
             return "made before the fork"
         return f"{sum(self._engine.owing().values()) if self._engine is not None else 0} owed"
-
-
-def _below(name: str, path: str) -> str:
-    return f"{name}/{path}" if path else name

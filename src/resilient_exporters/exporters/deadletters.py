@@ -20,7 +20,7 @@ from resilient_exporters.records import RecordId
 from resilient_exporters.spool.interface import DeadLetter as KeptLetter
 from resilient_exporters.spool.interface import Flag, Spool
 
-__all__ = ["DeadLetter", "DeadLetters", "Shelf", "is_at", "letter_line"]
+__all__ = ["DeadLetter", "DeadLetters", "Shelf", "below", "is_at", "letter_line"]
 
 _CHUNK = 1000
 """Letters that are replayed or dropped together: with one sync, in constant memory."""
@@ -258,6 +258,11 @@ def _seconds(moment: float | datetime | None, default: float) -> float:
 def is_at(lane: str, path: str) -> bool:
     """Whether a lane is that of an exporter, or of one in the pool of that name; "" means any."""
     return not path or lane == path or lane.startswith(f"{path}/")
+
+
+def below(name: str, path: str) -> str:
+    """The path, seen from outside the pool of that name."""
+    return f"{name}/{path}" if path else name
 
 
 def _after_fork_in_child() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resilient_exporters import codec
@@ -15,7 +16,10 @@ from resilient_exporters.spool.interface import Flag, Opaque, Payload
 if TYPE_CHECKING:
     from resilient_exporters.exporters.exporter import Exporter
 
-__all__ = ["Packer", "private_copy"]
+__all__ = ["Packer", "chunks", "private_copy"]
+
+_LOT = 1000
+"""Records of a `send_many` that are kept in one append and handed on together: millions take constant memory."""
 
 
 class Packer:
@@ -108,6 +112,15 @@ class Packer:
             if not self._memory:
                 raise
             return Opaque(copied(data))
+
+
+def chunks(many: Iterable[Any]) -> Iterator[list[Any]]:
+    """The records of a `send_many`, so many at a time that each chunk makes a good lot."""
+    records = iter(many)
+    while chunk := list(itertools.islice(records, _LOT)):
+        if any(data is None for data in chunk):
+            raise DataTypeError("one of the records is None: there is nothing to send")
+        yield chunk
 
 
 def private_copy(data: Any) -> Any:

@@ -199,7 +199,7 @@ class PoolCore(Core):
 
     def _packed(self, packer: Packer, transformer: Exporter | None, data: Any, lanes: list[str]) -> Shipment:
         if transformer is self.exporter:  # the pool's own transform: its errors are the caller's
-            return packer.pack(self.transformed(data), lanes)
+            return packer.pack(self.exporter.transform(private_copy(data)), lanes)
         return super()._packed(packer, transformer, data, lanes)
 
     # What is kept

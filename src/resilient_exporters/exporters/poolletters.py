@@ -11,7 +11,7 @@ from resilient_exporters.delivery.lane import Lane
 from resilient_exporters.delivery.parcel import Parcel
 from resilient_exporters.delivery.reentry import at_work, inside
 from resilient_exporters.exceptions import SpoolFull
-from resilient_exporters.exporters.deadletters import DeadLetter, DeadLetters, Shelf, is_at
+from resilient_exporters.exporters.deadletters import DeadLetter, DeadLetters, Shelf, below, is_at
 from resilient_exporters.spool.interface import Spool
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class PoolLetters(DeadLetters):
     def _opened(self, change: bool) -> Shelf:
         core, path = self._core, ""
         while (pool := core.pool) is not None:
-            core, path = pool._rex, f"{core.name}/{path}" if path else core.name
+            core, path = pool._rex, below(core.name, path)
         engine = core.engine()
         engine.check_open()
         return _EngineShelf(engine, path)
@@ -109,7 +109,7 @@ class _EngineShelf:
             if (lane := self._engine.lanes.get(letter.exporter)) is not None:
                 self._count(lane, dead=-1, dropped=int(dropped))
             elif letter.home is not None:
-                self._engine.lying(letter.home)[letter.kept.lane] -= 1
+                self._engine.lying.in_spool(letter.home)[letter.kept.lane] -= 1
 
     def _count(self, lane: Lane, *, dead: int = 0, dropped: int = 0) -> None:
         held = lane.mutex.acquire(blocking=self._patient)

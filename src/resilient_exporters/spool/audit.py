@@ -185,7 +185,9 @@ class Auditor:
         for gap in file.gaps if file.found is not None else segment.gaps:
             length = gap.stop - gap.start
             where = f"{length} bytes at {gap.start}"
-            if (gap.start, gap.stop) in known:
+            if not length:
+                self._find("warning", "cut", file.suffix, f"a piece of it is missing at {gap.start}")
+            elif (gap.start, gap.stop) in known:
                 self._find("note", "known", file.suffix, f"{where} are no frame; they were set aside before")
             elif gap.torn and file.suffix == "":
                 self._find("note", "torn", file.suffix, f"{where} are an append that was cut short, or is being made")

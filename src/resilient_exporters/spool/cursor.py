@@ -113,9 +113,7 @@ class Places:
         return new
 
     def _overlap(self, low: int, high: int, first: int, last: int) -> int:
-        return sum(
-            max(0, min(last, self._lasts[at]) - max(first, self._firsts[at]) + 1) for at in range(low, high)
-        )
+        return sum(max(0, min(last, self._lasts[at]) - max(first, self._firsts[at]) + 1) for at in range(low, high))
 
     def missing(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """The ranges within `first`..`last` that are not in the set, ascending."""

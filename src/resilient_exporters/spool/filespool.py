@@ -239,4 +239,3 @@ class FileSpool(LogSpool):
     def __del__(self) -> None:
         if hasattr(self, "_lock"):  # else the constructor did not get that far
             self.close()
-

@@ -58,6 +58,7 @@ __all__ = [
     "MAX_FRAME",
     "MAX_SETS",
     "OPTIONS",
+    "PLAIN",
     "RECORD",
     "RECORD_SIZE",
     "RUN_SIZE",
@@ -100,6 +101,8 @@ WIDE = 1 << 12
 EXPIRES = 1 << 11
 OPTIONS = 1 << 10
 FLAG_SHIFT = 8
+# `meta` of a frame with one record, without options or expiry, is below this.
+PLAIN = (1 << KIND_SHIFT) + OPTIONS
 # What the fields can hold.
 MAX_SETS = 256
 MAX_FLAGS = 3
@@ -157,6 +160,8 @@ class Context(NamedTuple):
         base: Place of the segment's first record.
         run: Run of the numbers.
         shift: What to add to base-relative place and `extra` to get a number.
+        moved: Not written: by how many bytes all behind it stands in front of where it was written, because a piece of
+            the file is missing.
     """
 
     ordinal: int
@@ -166,15 +171,21 @@ class Context(NamedTuple):
     base: int
     run: int
     shift: int
+    moved: int = 0
 
     @property
     def seed(self) -> int:
-        """The seed of all frames behind it but run frames and footers."""
-        return crc32(SEED.pack(self.salt, self.segment, self.ordinal))
+        """The seed of all frames behind it but run frames and footers, for the offsets at which they stand."""
+        return crc32(SEED.pack(self.salt, self.segment, self.ordinal)) + self.moved
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The numbers that stand in the frame."""
+        return self[:-1]
 
     def pack(self, offset: int) -> bytes:
         """The run frame for this offset."""
-        return pack(Kind.RUN, RUN.pack(*self), SELF_SEED, offset)
+        return pack(Kind.RUN, RUN.pack(*self.written), SELF_SEED, offset)
 
     @classmethod
     def unpack(cls, body: bytes) -> Context:
@@ -257,4 +268,3 @@ def unpack_records(data: bytes, at: int, length: int, meta: int) -> Records | No
         return None
     at += COUNT.size + lengths.size
     return Records(options, expires, at, found) if at + sum(found) == stop else None
-

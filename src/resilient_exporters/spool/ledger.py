@@ -91,6 +91,10 @@ class Ledger:
             size += lane.before.bytes - lane.settled.bytes
         return records, size
 
+    def settled(self) -> dict[str, Places]:
+        """Lane -> places at which it owes nothing."""
+        return {lane.name: lane.places for lane in list(self.lanes.values())}
+
     def names(self) -> list[str]:
         return sorted({*self.lanes, *self.log.lanes()})
 

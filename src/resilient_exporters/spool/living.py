@@ -9,12 +9,11 @@ import secrets
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, TypeVar
 
 from resilient_exporters.exceptions import PoolClosed, SpoolError
-from resilient_exporters.spool.cursor import Places
 from resilient_exporters.spool.dead import DeadKeeper
 from resilient_exporters.spool.files import Files
 from resilient_exporters.spool.interface import Fate
@@ -195,9 +194,8 @@ class LivingSpool:
 
     def _write_state(self, parts: Parts, name: str, fate: Fate | None, ranges: list[tuple[int, int]]) -> bool:
         """Write down what a lane has settled, or with no fate, pinned; False when that has to wait."""
-        lanes: Mapping[str, Places] = {lane.name: lane.places for lane in list(parts.ledger.lanes.values())}
         try:
-            parts.state.write(name, fate, ranges, lanes)
+            parts.state.write(name, fate, ranges, parts.ledger.settled())
         except OSError as error:
             if not self._unwritten:
                 logger.warning("spool_state_unwritten path=%r error=%r", parts.state.path, str(error))

@@ -247,7 +247,7 @@ class Log:
     def _turn(self, context: Context, run: int, number: int, place: int) -> Context:
         # Half of the span is left below: callers that drew first may come later.
         back = SHIFT_SPAN // 2
-        return context._replace(ordinal=context.ordinal + 1, run=run, shift=number - place - back)
+        return context._replace(ordinal=context.ordinal + 1, run=run, shift=number - place - back, moved=0)
 
     def _live_for(self, length: int, lanes: frozenset[str]) -> Segment | None:
         """The live segment if there is room in it; else it is sealed."""

@@ -100,9 +100,12 @@ def set_aside(files: Files, path: str, segments: list[Segment]) -> None:
     for segment in segments:
         for gap in segment.gaps:
             length = gap.stop - gap.start
+            if not length:
+                continue
             where = {"file": segment.path, "segment": segment.number, "offset": gap.start, "length": length}
             pieces.append((where, _bytes_of(files, segment, length, gap.start)))
-    write_aside(files, path, pieces)
+    if pieces:
+        write_aside(files, path, pieces)
 
 
 def _bytes_of(files: Files, segment: Segment, length: int, offset: int) -> bytes:

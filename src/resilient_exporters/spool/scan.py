@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
@@ -12,22 +11,18 @@ from resilient_exporters.spool.frame import (
     HEADER_SIZE,
     JOINED,
     KIND_SHIFT,
-    MASK,
     RECORD,
     RECORD_SIZE,
     RUN_SIZE,
-    SELF_SEED,
     Context,
     Kind,
 )
+from resilient_exporters.spool.resync import Damage, resync, self_explaining
 
 __all__ = ["Found", "Gap", "Scan", "scan", "walk"]
 
 # A run frame begins, behind its checksum, with its length and kind; that makes them quick to find.
 _RUN_MARK = FRAME.pack(0, RUN_SIZE, Kind.RUN << KIND_SHIFT, 0)[4:]
-# Frames that are neither records nor dead letters are shorter than this, in bytes: lane sets, footers, states.
-_SMALL = 1 << 24
-
 
 Walked = tuple[int, int, int, int, int, float]
 
@@ -47,7 +42,7 @@ class Found(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Bytes that are part of no valid frame.
+    """Bytes that are part of no valid frame, or none at all where a piece of the file is missing.
 
     Args:
         start: First byte.
@@ -105,67 +100,19 @@ def walk(data: bytes, size: int, at: int, base: int, seed: int) -> tuple[list[Wa
     return found, at
 
 
-def _self_explaining(data: bytes, size: int, at: int) -> tuple[int, int, int, int] | None:
-    """Length, meta, extra and kind of the run frame or footer at `at`."""
-    if at + FRAME.size > size:
-        return None
-    crc, length, meta, extra = FRAME.unpack_from(data, at)
-    kind = meta >> KIND_SHIFT
-    if kind not in (Kind.RUN, Kind.FOOTER) or not FRAME.size <= length <= size - at:
-        return None
-    if kind == Kind.RUN and length != RUN_SIZE:
-        return None
-    return (length, meta, extra, kind) if crc == crc32(data[at + 4 : at + length], (SELF_SEED + at) & MASK) else None
-
-
 def _run_frames(data: bytes, size: int) -> dict[int, Context]:
     """Ordinal -> run frame, found without knowing where frames begin; those of one file only."""
     contexts: dict[int, Context] = {}
     salt = None
     at = data.find(_RUN_MARK) - 4
     while at >= 0:
-        if _self_explaining(data, size, at):
+        if self_explaining(data, size, at):
             context = Context.unpack(data[at + FRAME.size : at + RUN_SIZE])
             salt = context.salt if salt is None else salt
             if context.salt == salt:
                 contexts.setdefault(context.ordinal, context)
         at = data.find(_RUN_MARK, at + 5) - 4
     return contexts
-
-
-def _resync(data: bytes, size: int, start: int, place: int, candidates: list[Context]) -> tuple[int, Context] | None:
-    """The first valid frame behind `start`, and its run; None when there is none.
-
-    A checksum alone would now and then hold by chance over megabytes of rubbish, so lengths, kinds and places
-    must make sense, too.
-    """
-    top = min((size - start) >> 24, 0x7F)
-    # Behind 7 bytes the highest one of the length; then the byte of `meta` that holds a kind other than 0.
-    pattern = re.compile(rb"(?s)(?=.{7}[\x00-\x%02x].[\x20-\xff])" % top if top else rb"(?s)(?=.{7}\x00.[\x20-\xff])")
-    seeds = [(context.seed, context) for context in candidates]
-    for match in pattern.finditer(data, start + 1, size):
-        at = match.start()
-        crc, length, meta, _, number, _ = RECORD.unpack_from(data, at)
-        if not FRAME.size <= length <= size - at:
-            continue
-        kind = meta >> KIND_SHIFT
-        if kind in (Kind.RUN, Kind.FOOTER):
-            if _self_explaining(data, size, at):
-                ordinal = Context.unpack(data[at + 12 : at + length]).ordinal if kind == Kind.RUN else None
-                for context in candidates:
-                    if ordinal is None or context.ordinal == ordinal:
-                        return at, context
-            continue
-        if kind in JOINED:
-            # Every record of the gap took at least two bytes.
-            if length < RECORD_SIZE or not place <= number <= place + (at - start) // 2:
-                continue
-        elif kind != Kind.DEAD and length > _SMALL:
-            continue
-        for seed, context in seeds:
-            if crc == crc32(data[at + 4 : at + length], (seed + at) & MASK):
-                return at, context
-    return None
 
 
 def scan(content: bytes) -> Scan:
@@ -178,38 +125,51 @@ def scan(content: bytes) -> Scan:
     result = Scan(contexts=_run_frames(data, size))
     at = min(HEADER_SIZE, size)
     current = result.contexts.get(0)
-    place = 0
+    place = longest = measured = 0
     while at < size:
-        if (plain := _self_explaining(data, size, at)) is not None:
+        moved = current.moved if current is not None else 0
+        if (plain := self_explaining(data, size, at, moved)) is not None:
             length, meta, extra, kind = plain
             if kind == Kind.RUN:
-                context = result.contexts.get(Context.unpack(data[at + FRAME.size : at + length]).ordinal)
-                current = context or current
+                current = _turned(data[at + FRAME.size : at + length], moved, result.contexts) or current
             if current is not None:
                 result.frames.append(Found(at, length, meta, extra, current))
             at += length
             continue
         if current is not None:
             frames, stop = walk(data, size, at, 0, current.seed)
-            for where, length, meta, extra, number, _ in frames:
-                result.frames.append(Found(where, length, meta, extra, current))
-                if meta >> KIND_SHIFT in JOINED:
-                    place = number + 1
+            result.frames += [Found(where, length, meta, extra, current) for where, length, meta, extra, _, _ in frames]
+            numbers = (number for _, _, meta, _, number, _ in reversed(frames) if meta >> KIND_SHIFT in JOINED)
+            place = next(numbers, place - 1) + 1
             if stop > at:
                 at = stop
                 continue
         if not content.strip(b"\0") or not any(memoryview(content)[at:]):
             break
+        longest = max([longest, *(frame.length for frame in result.frames[measured:])])
+        measured = len(result.frames)
         ordinal = current.ordinal if current is not None else 0
         later = [context for number, context in sorted(result.contexts.items()) if number >= ordinal]
-        after = _resync(data, size, at, place, later)
+        after = resync(Damage(data, size, at, place, longest, moved, later)) if later else None
         if after is None:
             result.gaps.append(Gap(at, size, torn=_is_torn(data, size, at)))
             break
+        # Of no length, where exactly whole frames are missing.
         result.gaps.append(Gap(at, after[0]))
         at, current = after
+        result.contexts.setdefault(current.ordinal, current._replace(moved=0))
     result.end = result.frames[-1].at + result.frames[-1].length if result.frames else min(HEADER_SIZE, size)
     return result
+
+
+def _turned(body: bytes, moved: int, contexts: dict[int, Context]) -> Context | None:
+    """The run that a run frame brings into force; None when it is another file's."""
+    context = Context.unpack(body)
+    if moved and any(known.salt == context.salt for known in contexts.values()):
+        # It was looked for where it would have been written.
+        contexts.setdefault(context.ordinal, context)
+    known = contexts.get(context.ordinal)
+    return known and known._replace(moved=moved)
 
 
 def _is_torn(data: bytes, size: int, at: int) -> bool:

@@ -68,17 +68,23 @@ class SettlingSpool(LivingSpool):
         return if_free(self._gate, lambda: not self._busy and self._reclaim(parts), False)
 
     def _reclaim(self, parts: Parts) -> bool:
-        """Make room by dropping segments in which nothing is owed; called with the gate held."""
-        return if_free(self._books, lambda: self._seal_settled(parts) and self._reap(parts) > 0, False)
+        """Give back the room of what is settled; whether there was any. Called with the gate held."""
+
+        def work() -> bool:
+            self._seal_settled(parts)
+            reaped = self._reap(parts)
+            return parts.state.compact(parts.ledger.settled()) or reaped > 0
+
+        # Not by waiting for the books: who has them may be logging, and wait for this thread in a handler of the log.
+        return if_free(self._books, work, False)
 
     @staticmethod
-    def _seal_settled(parts: Parts) -> bool:
-        """Seal the live segment when nothing is owed in it, so that it can be deleted; always True."""
+    def _seal_settled(parts: Parts) -> None:
+        """Seal the live segment when half of it is settled: it is deleted as soon as the rest is, too."""
         live = parts.log.live
-        if live is not None and live.next > live.base and live.is_settled():
+        if live is not None and live.next > live.base and live.is_settled(half=True):
             with contextlib.suppress(SpoolError):  # then it stays; the caller reports the lack of room
                 parts.log.seal()
-        return True
 
     def _reap(self, parts: Parts) -> int:
         """Delete sealed segments in which nothing is owed; how many. Called with the books held."""

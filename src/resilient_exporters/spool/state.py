@@ -62,6 +62,9 @@ class StateKeeper(Protocol):
             OSError: It could not be written; the next call writes all lanes.
         """
 
+    def compact(self, lanes: Mapping[str, Places]) -> bool:
+        """Write all lanes anew if that gives back half of the bytes in use; whether it did. Never raises for room."""
+
     def sync(self) -> None:
         """Return when what was written is safe against a power cut."""
 
@@ -90,9 +93,7 @@ class StateFrames:
             said["pinned"] = places.pinned
         return pack_json(Kind.STATE, said, seed, offset, low=LANE, extra=index)
 
-    def settled(
-        self, name: str, fate: Fate | None, ranges: Iterable[tuple[int, int]], seed: int, offset: int
-    ) -> bytes:
+    def settled(self, name: str, fate: Fate | None, ranges: Iterable[tuple[int, int]], seed: int, offset: int) -> bytes:
         """Ranges that a known lane has settled, or with no fate, pinned."""
         body = b"".join(RANGE.pack(first, last) for first, last in ranges)
         low = PINNED if fate is None else SETTLED | fate
@@ -173,6 +174,14 @@ class State:
         write_all(self.files, handle, data, self.size)
         self._stale = False
         self.size += len(data)
+
+    def compact(self, lanes: Mapping[str, Places]) -> bool:
+        before = self.size
+        if before <= 2 * self._small:
+            return False
+        with contextlib.suppress(OSError):  # the old file stays, and whoever wants the room is told that there is none
+            self._rewrite(lanes)
+        return self.size < before
 
     def _rewrite(self, lanes: Mapping[str, Places]) -> None:
         """Write all lanes to a new file and put it in the place of the old one."""

@@ -76,6 +76,9 @@ class StreamState:
             return
         self._log.append_frames(lambda seed, offset: self._frames.settled(name, fate, ranges, seed, offset))
 
+    def compact(self, lanes: Mapping[str, Places]) -> bool:
+        return False  # the file is emptied as a whole
+
     def sync(self) -> None:
         """Synced with the records."""
 

@@ -14,7 +14,7 @@ from resilient_exporters.spool.frame import (
     KIND_SHIFT,
     MASK,
     MAX_FLAGS,
-    OPTIONS,
+    PLAIN,
     RECORD_SIZE,
     SELF_SEED,
     Context,
@@ -28,9 +28,7 @@ __all__ = ["CHUNK", "Damaged", "Entry", "Window", "entry_of", "read_window"]
 
 # Bytes read at a time when records are fetched: large enough to be cheap, small enough for many lanes.
 CHUNK = 1 << 18
-# `meta` of a frame with one record, without options or expiry, is below this; that of all record frames is below the
-# other.
-_PLAIN = (Kind.ONE << KIND_SHIFT) + OPTIONS
+# `meta` of all record frames is below this.
 _RECORDS = Kind.RUN << KIND_SHIFT
 
 
@@ -118,10 +116,10 @@ def read_window(files: Files, handle: int, offset: int, end: int, context: Conte
         crc, length, meta, _ = FRAME.unpack_from(data, at)
         if at + length > have:
             break
-        if crc != crc32(data[at + 4 : at + length], (SELF_SEED + offset + at) & MASK):
+        if crc != crc32(data[at + 4 : at + length], (SELF_SEED + now.moved + offset + at) & MASK):
             raise Damaged
         if meta >> KIND_SHIFT == Kind.RUN:
-            context = Context.unpack(data[at + FRAME.size : at + length])
+            context = Context.unpack(data[at + FRAME.size : at + length])._replace(moved=now.moved)
             if context.ordinal != now.ordinal:
                 if frames:
                     # One run a window: the next one begins with this very frame.
@@ -153,7 +151,7 @@ def _taken_apart(data: bytes, frames: list[Walked], context: Context) -> tuple[l
         if row:
             entries.append(_row(data, row, context))
             row, like = [], -1
-        if meta < _PLAIN:
+        if meta < PLAIN:
             row, like, following = [frame], meta, place + 1
         elif meta < _RECORDS:
             entry = entry_of(data, frame, context)

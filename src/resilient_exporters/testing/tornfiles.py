@@ -5,167 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 from resilient_exporters.spool.files import Files
+from resilient_exporters.testing.torndisk import Disk, Op
 
 __all__ = ["TornFiles"]
-
-
-class _Op(NamedTuple):
-    """An operation that changes the disk: the name of a method of `_Disk`, and its arguments."""
-
-    name: str
-    args: tuple[Any, ...]
-
-
-class _File:
-    """What one file holds now, and every older version that a power cut may bring back.
-
-    The system writes pages back in any order and whenever it likes. So each page is on the disk as it was after any
-    one of the writes to it since the last sync, whatever the other pages are, and so is the length of the file.
-    """
-
-    def __init__(self, page: int, content: bytes = b"") -> None:
-        self.page = page
-        self.content = bytearray(content)
-        self.versions: dict[int, list[bytes]] = {}  # page -> what the disk may hold, the last one is what is now
-        self.sizes = [len(content)]
-        self.dirty: set[int] = set()
-
-    def _pages(self, start: int, stop: int) -> range:
-        return range(start // self.page, -(-stop // self.page))
-
-    def _change(self, pages: Iterable[int], change: Callable[[], None]) -> None:
-        """Note how pages look before and after a change."""
-        pages = list(pages)
-        for page in pages:
-            self.versions.setdefault(page, [self._now(page)])
-        change()
-        for page in pages:
-            self.versions[page].append(self._now(page))
-        self.dirty.update(pages)
-        if self.sizes[-1] != len(self.content):
-            self.sizes.append(len(self.content))
-
-    def _now(self, page: int) -> bytes:
-        return bytes(self.content[page * self.page : (page + 1) * self.page]).ljust(self.page, b"\0")
-
-    def write(self, data: bytes, offset: int) -> None:
-        def change() -> None:
-            if offset > len(self.content):
-                self.content.extend(bytes(offset - len(self.content)))
-            self.content[offset : offset + len(data)] = data
-
-        self._change(self._pages(offset, offset + len(data)), change)
-
-    def resize(self, size: int) -> None:
-        def change() -> None:
-            del self.content[size:]
-            self.content.extend(bytes(size - len(self.content)))
-
-        self._change(self._pages(min(size, len(self.content)), len(self.content)), change)
-
-    def sync(self, succeeds: bool) -> None:
-        """After a failed sync the system takes the pages for clean: no later sync saves them, until written again."""
-        if succeeds:
-            for page in self.dirty:
-                del self.versions[page]
-            self.sizes = self.sizes[-1:]
-        self.dirty.clear()
-
-    def state(self, size: int, pages: Mapping[int, bytes]) -> bytes:
-        content = self.content[:size].ljust(size, b"\0")
-        for page, data in pages.items():
-            content[page * self.page : (page + 1) * self.page] = data
-        return bytes(content[:size])
-
-    def states(self) -> Iterator[bytes]:
-        """Every content that a power cut may leave, each once."""
-        seen = set()
-        for size in dict.fromkeys(self.sizes):
-            within = [page for page in self.versions if page * self.page < size]
-            for choice in product(*(dict.fromkeys(self.versions[page]) for page in within)):
-                content = self.state(size, dict(zip(within, choice, strict=True)))
-                if content not in seen:
-                    seen.add(content)
-                    yield content
-
-    def random_state(self, rng: random.Random) -> bytes:
-        chance = rng.choice([0.0, 0.5, 0.5, 1.0])  # of the newest, so that all and nothing come up often
-        size = self.sizes[-1] if rng.random() < chance else rng.choice(self.sizes)
-        pages = {
-            page: versions[-1] if rng.random() < chance else rng.choice(versions)
-            for page, versions in self.versions.items()
-        }
-        return self.state(size, pages)
-
-
-class _Disk:
-    """Files and names. Names become durable in the order of the operations, as on file systems with a journal."""
-
-    def __init__(self, page: int, contents: Mapping[str, bytes]) -> None:
-        self.page = page
-        self.files = {number: _File(page, content) for number, content in enumerate(contents.values())}
-        self.names = dict(zip(contents, self.files, strict=True))
-        self.durable = dict(self.names)
-        self.pending: dict[str, list[_Op]] = {}  # directory -> changes of names since it was synced
-
-    def apply(self, op: _Op) -> None:
-        getattr(self, op.name)(*op.args)
-
-    def write(self, file: int, data: bytes, offset: int) -> None:
-        self.files[file].write(data, offset)
-
-    def resize(self, file: int, size: int) -> None:
-        self.files[file].resize(size)
-
-    def sync(self, file: int, succeeds: bool) -> None:
-        self.files[file].sync(succeeds)
-
-    def create(self, path: str, file: int) -> None:
-        self.files[file] = _File(self.page)
-        self._rename(path, _Op("link", (path, file)))
-
-    def rename(self, old: str, new: str) -> None:
-        self._rename(new, _Op("move", (old, new)))
-
-    def unlink(self, path: str) -> None:
-        self._rename(path, _Op("drop", (path,)))
-
-    def _rename(self, path: str, op: _Op) -> None:
-        _change_names(self.names, op)
-        self.pending.setdefault(os.path.dirname(path), []).append(op)
-
-    def sync_names(self, directory: str) -> None:
-        for op in self.pending.pop(directory, ()):
-            _change_names(self.durable, op)
-
-    def namings(self) -> Iterator[dict[str, int]]:
-        """Every set of names that a power cut may leave."""
-        for kept in product(*(range(len(ops) + 1) for ops in self.pending.values())):
-            yield self._naming(kept)
-
-    def random_naming(self, rng: random.Random) -> dict[str, int]:
-        return self._naming([rng.randint(0, len(ops)) for ops in self.pending.values()])
-
-    def _naming(self, kept: Iterable[int]) -> dict[str, int]:
-        names = dict(self.durable)
-        for ops, number in zip(self.pending.values(), kept, strict=True):
-            for op in ops[:number]:
-                _change_names(names, op)
-        return names
-
-
-def _change_names(names: dict[str, int], op: _Op) -> None:
-    if op.name == "link":
-        names[op.args[0]] = op.args[1]
-    elif op.name == "move":
-        names[op.args[1]] = names.pop(op.args[0])
-    else:
-        del names[op.args[0]]
 
 
 class TornFiles(Files):
@@ -186,9 +33,9 @@ class TornFiles(Files):
         self.page = page
         self.calls: list[str] = []
         self._origin = dict(contents or {})
-        self._disk = _Disk(page, self._origin)
-        self._past = 0, _Disk(page, self._origin)  # the disk as it was after so many operations
-        self._trace: list[_Op] = []
+        self._disk = Disk(page, self._origin)
+        self._past = 0, Disk(page, self._origin)  # the disk as it was after so many operations
+        self._trace: list[Op] = []
         self._handles: dict[int, int] = {}  # handle -> file
         self._locks: dict[int, int] = {}  # file -> handle
         self._next = 1000  # far from real descriptors, so that a mix-up shows
@@ -251,13 +98,13 @@ class TornFiles(Files):
         """What a reader finds now: path -> content."""
         return {path: bytes(self._disk.files[file].content) for path, file in self._disk.names.items()}
 
-    def _at(self, after: int | None) -> _Disk:
+    def _at(self, after: int | None) -> Disk:
         """The disk as it was, to look at only: a later cut goes on from the one before, as most cuts come in order."""
         if after is None:
             return self._disk
         done, disk = self._past
         if done > after:
-            done, disk = 0, _Disk(self.page, self._origin)
+            done, disk = 0, Disk(self.page, self._origin)
         missing = self._trace[done:after]
         for op in missing:
             disk.apply(op)
@@ -290,7 +137,7 @@ class TornFiles(Files):
         return taken if name == "pwrite" else -1
 
     def _do(self, name: str, *args: Any) -> None:
-        op = _Op(name, args)
+        op = Op(name, args)
         self._disk.apply(op)
         self._trace.append(op)
 
