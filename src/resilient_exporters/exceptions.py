@@ -152,9 +152,7 @@ class RecordsRefused(ExportError):
         later: Index in the batch -> reason; these are tried again.
     """
 
-    def __init__(
-        self, permanent: Mapping[int, str] | None = None, later: Mapping[int, str] | None = None
-    ) -> None:
+    def __init__(self, permanent: Mapping[int, str] | None = None, later: Mapping[int, str] | None = None) -> None:
         self.permanent = dict(permanent or {})
         self.later = dict(later or {})
         reasons = [*self.permanent.values(), *self.later.values()]

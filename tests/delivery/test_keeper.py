@@ -16,7 +16,7 @@ from resilient_exporters.delivery.parcel import Parcel
 from resilient_exporters.exceptions import DataTypeError, PoolClosed, RecordsRefused, SpoolFull
 from resilient_exporters.policies import Limits, Retry
 from resilient_exporters.spool.backed import BackedSpool
-from resilient_exporters.spool.interface import Fate, Opaque, Spool
+from resilient_exporters.spool.interface import Fate, Opaque, Spool, SpoolMoving
 from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.testing.clock import ManualClock
 from tests.delivery.targets import PATIENCE, FakeTarget, Verdict, down, engine_of, in_threads, keep, owed, send
@@ -64,6 +64,23 @@ def test_full_drops_the_newest() -> None:
     fill(desk)
     assert not desk.keep(BIG)
     assert (["0", "1", "2"], 1) == ([one[0] for one in owed(desk.spool)], desk.lane.dropped)
+
+
+def test_full_behind_a_move_drops_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has waited for the exchange of spools is treated as anybody else when there is no room then."""
+    desk = Desk(Limits(when_full="drop_newest"), ROOM)
+    fill(desk)
+    append, calls = desk.spool.append, []
+
+    def moving(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            raise SpoolMoving
+        append(*args, **kwargs)
+
+    monkeypatch.setattr(desk.spool, "append", moving)
+    assert not desk.keep(BIG)
+    assert (2, 1) == (len(calls), desk.lane.dropped)
 
 
 def test_full_drops_the_oldest() -> None:

@@ -311,6 +311,8 @@ class World:
             lane.loaded = set()
             buried = Counter(self.buried_now(name))
             assert not lane.buried - buried, "a dead letter is gone"
+            if name in self.present:
+                lane.dead += (buried - lane.buried).total()
             self.exhume(lane, buried)
 
     def load(self) -> None:

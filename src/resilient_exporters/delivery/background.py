@@ -302,7 +302,7 @@ class Background:
             if step is Step.WAIT:
                 return self._hold_back(seat)
             seat.busy |= step is Step.MORE
-            if step is Step.MORE and lane.failing and not seat.passing:
+            if step is Step.MORE and lane.failing and not (seat.passing and (lists or not lane.blames_target())):
                 step = Step.STOP
             if step is not Step.MORE:
                 seat.passing = False

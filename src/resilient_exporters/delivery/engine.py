@@ -89,10 +89,16 @@ class Engine:
         """
         with self._changing, self.keeper.in_place():
             sources = [*brought, Source(self.keeper.once, name, once=True), Source(self.spool, name)]
-            lane = Lane(name, target, sources, self.clock, self.settings.retry)
-            lane.on_settled = self._settled
-            lane.events = self.events
-            lane.shared = self._shared
+            lane = Lane(
+                name,
+                target,
+                sources,
+                self.clock,
+                self.settings.retry,
+                events=self.events,
+                shared=self._shared,
+                on_settled=self._settled,
+            )
             lane.dead = sum(self.lying.in_spool(source.spool).pop(source.lane, 0) for source in sources)
             self.lanes = {**self.lanes, name: lane}
         self._orphans.look_again()

@@ -146,19 +146,18 @@ class Keeper:
                 append()
                 return True
             except SpoolMoving:
-                self._when_moved(append)
-                return True
+                if self._comes_late(append):
+                    return True
             except SpoolFull as error:
                 if not self._shortage.make_room(self.spool, error, payloads, lanes):
                     return False
 
-    def _when_moved(self, append: Callable[[], None]) -> None:
-        """Append after the move: wait for it, or leave it to this very thread when a signal handler sends during it."""
+    def _comes_late(self, append: Callable[[], None]) -> bool:
+        """Wait for the move; True if this very thread makes it, in a signal handler: `append` then comes behind it."""
         with self._gate:
             if self._moving:
                 self._late.append(append)
-            else:
-                append()
+            return self._moving
 
     def expire(self, at_once: bool = False) -> None:
         """Drop what has outlived its time; looks ten times a second at most, unless it has to be at once."""

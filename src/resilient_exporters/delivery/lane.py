@@ -96,30 +96,13 @@ class Lane:
         """`clock.now()` before which the caller's thread does not try again."""
         self._clock = clock
         self._retry = retry
-        self.on_settled = on_settled
-        self._slices = Slices(target, self.throttle, clock, shared or Shared())
+        self._shared = shared or Shared()
+        self._on_settled = on_settled
+        self._slices = Slices(target, self.throttle, clock, self._shared)
         self._position = Position(target, self.sources, self._slices)
         self._guard = Guard()
         self._buried = 0
         """Dead letters of the step under way, to be told when the mutex is free."""
-
-    @property
-    def events(self) -> Events:
-        """Where changes of the target are told."""
-        return self.news.events
-
-    @events.setter
-    def events(self, events: Events) -> None:
-        self.news.events = events
-
-    @property
-    def shared(self) -> Shared:
-        """What lanes side by side have made of the same records."""
-        return self._slices.shared
-
-    @shared.setter
-    def shared(self, shared: Shared) -> None:
-        self._slices.shared = shared
 
     # What is owed
 
@@ -285,12 +268,12 @@ class Lane:
         if self._buried:
             buried, self._buried = self._buried, 0
             self.tell_dead(buried, outcome)
-        if results is not None or self.on_settled is not None:
+        if results is not None or self._on_settled is not None:
             mine = results_of(outcome, len(kept), self.name, kept=not source.once)
             if results is not None:
                 results.extend(mine)
-            if self.on_settled is not None:
-                self.on_settled(self, kept, mine)
+            if self._on_settled is not None:
+                self._on_settled(self, kept, mine)
 
     # Records that are not kept
 
@@ -352,7 +335,7 @@ class Lane:
             self.throttle.take(count, size_of(kept.payloads), began)
         try:
             deadline = began + self.target.timeout
-            batch, kwargs = batch_of(self.target, self.name, kept, self.shared, deadline=deadline, doubt=doubt)
+            batch, kwargs = batch_of(self.target, self.name, kept, self._shared, deadline=deadline, doubt=doubt)
             outcome = self._guard.judge(attempt(self.target, batch, kwargs, clock), count)
         finally:
             self.since = None

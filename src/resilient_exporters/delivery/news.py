@@ -31,7 +31,7 @@ class News:
     def __init__(self, lane: str, clock: Clock, events: Events, owed: Callable[[], int]) -> None:
         self._lane = lane
         self._clock = clock
-        self.events = events
+        self._events = events
         self._owed = owed
         self._said: dict[str, float] = {}
         self._loud = False
@@ -54,7 +54,7 @@ class News:
         if self._is_due("records_dead"):
             error = described(outcome.error) if isinstance(outcome, Refused) else None
             line = "exporter=%s records=%d error=%s: they are dead letters"
-            self.events.tell(
+            self._events.tell(
                 "records_dead", line, self._lane, records, error, exporter=self._lane, records=records, error=error
             )
 
@@ -62,12 +62,12 @@ class News:
         """A call has not returned within `timeout` seconds."""
         line = "exporter=%s timeout=%s: the call has not returned; its records stay kept"
         error, owed = f"TimeoutError: the call has not returned within {timeout} s", self._owed()
-        self.events.tell("target_stuck", line, self._lane, timeout, exporter=self._lane, records=owed, error=error)
+        self._events.tell("target_stuck", line, self._lane, timeout, exporter=self._lane, records=owed, error=error)
 
     def _change(self, what: EventName, detail: str, value: object, *, loud: bool, error: str | None = None) -> None:
         line = f"exporter=%s {detail}"
         if loud:
-            self.events.tell(what, line, self._lane, value, exporter=self._lane, records=self._owed(), error=error)
+            self._events.tell(what, line, self._lane, value, exporter=self._lane, records=self._owed(), error=error)
         else:
             _log.debug(f"{what} {line}", self._lane, value)
 

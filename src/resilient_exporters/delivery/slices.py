@@ -32,7 +32,7 @@ class Slices:
         self._target = target
         self._throttle = throttle
         self._clock = clock
-        self.shared = shared
+        self._shared = shared
         self._alone: set[tuple[int, int]] = set()
         """Run and number of new records whose first attempt left a stable target in doubt: it knows each as a batch."""
 
@@ -43,7 +43,7 @@ class Slices:
             return None
         if kept.flags & Flag.BUNDLED and len(kept) > 1:
             return source.spool.read(source.lane, after, 1, 1)
-        return self._as_tried(kept) if self._alone else _first_of(kept, self.shared.aligned(kept))
+        return self._as_tried(kept) if self._alone else _first_of(kept, self._shared.aligned(kept))
 
     def recalled(self, source: Source) -> Slice | None:
         """The batch that was in doubt when the target was last tried, maybe by another process."""

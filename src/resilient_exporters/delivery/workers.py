@@ -97,11 +97,14 @@ class Workers:
 
     def _start_locked(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads) + 1}", daemon=True)
-        self._threads.add(thread)
         try:
+            self._threads.add(thread)
             thread.start()
         except RuntimeError:  # the interpreter is shutting down: the threads there are must do
             self._threads.discard(thread)
+        except BaseException:  # whether it runs or not: one too many does no harm
+            self._threads.discard(thread)
+            raise
 
     def _work(self) -> None:
         me = threading.current_thread()

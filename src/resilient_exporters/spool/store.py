@@ -99,11 +99,12 @@ class Store:
         """Make the tally of the shape's lanes the current one."""
         tally = self._sets.get(shape.lanes)
         if tally is None:
-            self._sets = {lanes: old for lanes, old in self._sets.items() if old.records}
-            tally = self._sets[shape.lanes] = _Tally()
             for lane in shape.lanes:
                 self._settled.setdefault(lane, _Tally())
                 self._floors.setdefault(lane, self._end)
+            tally = _Tally()
+            # Last: a set that is here is complete, also for one that was interrupted above and comes again.
+            self._sets = {lanes: old for lanes, old in self._sets.items() if old.records} | {shape.lanes: tally}
         self._tally = tally
 
     def _open_span(self, end: int, shape: Shape) -> Block:
