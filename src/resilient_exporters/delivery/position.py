@@ -58,8 +58,8 @@ class Position:
     on behind the records tried in vain since the last success; ten failures in a row end it. A success there tells
     that the target is up: then the pass goes back in the end to those it had passed by.
 
-    A pass inside `send` goes on behind a record only after more than three failures in a row, or when it was overtaken
-    before: see `may_be_down`.
+    A pass that nobody asked for, inside `send` or in the background, goes on behind a record only after more than three
+    failures in a row, or when it was overtaken before: see `may_be_down`.
 
     Args:
         target: The exporter.
