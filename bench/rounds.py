@@ -29,6 +29,7 @@ def run_rounds(
     """Measure everything `rounds` times; what repeats by itself only once.
 
     Each round begins with another measurement, so that no subject always runs at the same moment of it.
+    Ctrl-C ends it with the rounds that are complete, if there is one.
 
     Args:
         measurements: What to measure.
@@ -40,14 +41,24 @@ def run_rounds(
     found: list[dict[str, Outcome]] = []
     for number in range(rounds):
         turn = number * len(measurements) // rounds
-        outcomes: dict[str, Outcome] = {}
-        for each in [*measurements[turn:], *measurements[:turn]]:
-            if number and each.once:
-                continue
-            outcome = outcomes[each.name] = _run(each, scale, folder)
-            tell(f"round {number + 1} of {rounds}: {each.name}: {_brief(outcome)}")
-        found.append(outcomes)
+        wanted = [each for each in [*measurements[turn:], *measurements[:turn]] if not (number and each.once)]
+        try:
+            found.append(_round(wanted, f"round {number + 1} of {rounds}", scale, folder, tell))
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            break
     return found
+
+
+def _round(
+    measurements: Sequence[Measurement], name: str, scale: str, folder: Path, tell: Callable[[str], None]
+) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    for each in measurements:
+        outcome = outcomes[each.name] = _run(each, scale, folder)
+        tell(f"{name}: {each.name}: {_brief(outcome)}")
+    return outcomes
 
 
 def _run(each: Measurement, scale: str, folder: Path) -> Outcome:

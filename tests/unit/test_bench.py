@@ -293,6 +293,24 @@ def test_failing_process_does_not_stop_the_rest(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("interrupted", "complete"), [(1, None), (2, 1), (3, 1), (4, 2)])
+def test_ctrl_c_ends_with_the_complete_rounds(tmp_path: Path, interrupted: int, complete: int | None) -> None:
+    """Who cannot wait gets the rounds that are complete, and the interrupt itself when none is."""
+    members = [Measurement(name, nothing, "any", "any") for name in ("bare.unheard-of", "bare.unknown")]
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) > interrupted:
+            raise KeyboardInterrupt
+
+    if complete is None:
+        with pytest.raises(KeyboardInterrupt):
+            run_rounds(members, 5, "quick", tmp_path, tell)
+    else:
+        assert complete == len(run_rounds(members, 5, "quick", tmp_path, tell))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize(
     ("name", "figures"),
