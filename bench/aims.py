@@ -65,8 +65,23 @@ def _delivering() -> list[Row]:
             over_peers("ours.drain", "drain"),
             least=1.5,
         ),
+        Row(
+            "draining to an exporter of single records, beside a decode loop",
+            ratio("ours.drain, single records to 1", "bare.decode"),
+        ),
+        Row(
+            "time for 2 exporters of single records beside time for 1",
+            ratio("ours.drain, single records to 1", "ours.drain, single records to 2"),
+        ),
         Row("end to end into 1 file, beside the fastest peer", over_peers("ours.files 1", "files 1"), least=3.5),
         Row("end to end into 4 files, beside the fastest peer", over_peers("ours.files 4", "files 4"), least=4),
+        *[
+            Row(
+                f"end to end into {files}, `send_many` of 1000, beside the fastest peer that puts many",
+                over_peers(f"ours.files in bulk {count}", f"files in bulk {count}"),
+            )
+            for count, files in ((1, "1 file"), (4, "4 files"))
+        ],
         Row("time for 4 files beside time for 1", ratio("ours.files 1", "ours.files 4"), most=2),
     ]
     for count, files, least in ((1, "1 file", 0.52), (4, "4 files", 0.25)):

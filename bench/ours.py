@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import ormsgpack
 
 import resilient_exporters as rex
-from bench.pools import Gate, background, durations, each, flushed, many
+from bench.pools import TAKEN, Gate, SingleGate, background, durations, each, flushed, many
 from bench.subject import (
     CRASH,
     DISK,
@@ -117,16 +117,21 @@ def memory_send(scale: Scale, folder: Path) -> Figures:
 
 
 def _drain(scale: Scale, folder: Path, reads: bool) -> Figures:
-    """Open a gate behind which a backlog waits."""
-    gate = Gate(reads=reads)
-    pool = background([gate], folder)
-    batches = scale.backlog // 1000
+    return _drained(scale.backlog, folder, [Gate(reads=reads)])
+
+
+def _drained(backlog: int, folder: Path, gates: Sequence[Gate | SingleGate]) -> Figures:
+    """Open gates behind which a backlog waits."""
+    pool = background(gates, folder)
+    batches = backlog // 1000
     many(pool, batches)
-    gate.up = True
+    for gate in gates:
+        gate.up = True
     figures = timed(batches * 1000, lambda: flushed(pool))
     pool.close(0.0)
-    if gate.count != batches * 1000:
-        raise RuntimeError(f"{gate.count} records arrived of {batches * 1000}")
+    for gate in gates:
+        if gate.count != batches * 1000:
+            raise RuntimeError(f"{gate.count} records arrived of {batches * 1000}")
     return figures
 
 
@@ -140,6 +145,15 @@ def drain_reading(scale: Scale, folder: Path) -> Figures:
 def drain(scale: Scale, folder: Path) -> Figures:
     """To an exporter that does nothing."""
     return _drain(scale, folder, reads=False)
+
+
+for _singles in (1, 2):
+
+    @measurement(f"ours.drain, single records to {_singles}", _DRAINING, CRASH)
+    def drain_single(scale: Scale, folder: Path, singles: int = _singles) -> Figures:
+        """To exporters that take a record a call, and do nothing with it."""
+        gates = [SingleGate(f"gate-{number}") for number in range(singles)]
+        return _drained(scale.backlog // 10, folder, gates)
 
 
 # End to end
@@ -165,6 +179,12 @@ for _sinks in (1, 4):
         """Records, one at a time."""
         return _end_to_end(scale.records, folder, sinks, lambda pool: each(pool, stream(scale.records)))
 
+    @measurement(f"ours.files in bulk {_sinks}", "End to end, records into local files", CRASH)
+    def files_in_bulk(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
+        """Records, 1000 at a time."""
+        batches = scale.records // 1000
+        return _end_to_end(batches * 1000, folder, sinks, lambda pool: many(pool, batches))
+
     @measurement(f"ours.lines {_sinks}", "End to end, ready-made lines", CRASH)
     def lines(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
         """Ready-made lines, one at a time."""
@@ -189,21 +209,18 @@ def latency(scale: Scale, folder: Path) -> Figures:
     return figures
 
 
-_TAKEN = rex.ExportResult(None, True)
-
-
 class _Taker(rex.Exporter):
     """An exporter of single records whose target is always there."""
 
     def send(self, data: Any = None, /, **kwargs: Any) -> rex.ExportResult:
-        return _TAKEN
+        return TAKEN
 
 
 class _Plain:
     """The same `send` without the library."""
 
     def send(self, data: Any = None, /, **kwargs: Any) -> rex.ExportResult:
-        return _TAKEN
+        return TAKEN
 
 
 @measurement("ours.send, foreground", _CALLS, THERE)

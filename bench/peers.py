@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,24 @@ class _LineFile:
         os.write(self._fd, b"".join(queue.line(item) + b"\n" for item in items))
 
 
-def _end_to_end(peer: type[Peer], scale: Scale, folder: Path, sinks: int) -> Figures:
+def _feed(writers: list[Peer], scale: Scale, bulk: bool) -> None:
+    """Put each record into all queues, one at a time or 1000."""
+
+    def put(data: dict[str, Any]) -> None:
+        for queue in writers:
+            queue.put(data)
+
+    def put_many(data: list[dict[str, Any]]) -> None:
+        for queue in writers:
+            queue.put_many(data)
+
+    if bulk:
+        timed_within(scale.seconds, repeat(list(stream(1000)), scale.records // 1000), put_many)
+    else:
+        timed_within(scale.seconds, stream(scale.records), put)
+
+
+def _end_to_end(peer: type[Peer], scale: Scale, folder: Path, sinks: int, bulk: bool) -> Figures:
     """From one producer through a thread per sink into as many local files."""
     writers, readers = peer.fan(folder, sinks)
     counts = [0] * sinks
@@ -92,11 +110,7 @@ def _end_to_end(peer: type[Peer], scale: Scale, folder: Path, sinks: int) -> Fig
     for thread in threads:
         thread.start()
 
-    def put(data: dict[str, Any]) -> None:
-        for queue in writers:
-            queue.put(data)
-
-    timed_within(scale.seconds, stream(scale.records), put)
+    _feed(writers, scale, bulk)
     fed.set()
     for thread in threads:
         thread.join(max(began + 3 * scale.seconds - time.perf_counter(), 0.0))
@@ -123,7 +137,14 @@ def _register(name: str, peer: type[Peer]) -> None:
 
         @measurement(f"peers.{name}.files {sinks}", "End to end, records into local files", peer.guarantee)
         def end_to_end(scale: Scale, folder: Path, sinks: int = sinks) -> Figures:
-            return _end_to_end(peer, scale, folder, sinks)
+            return _end_to_end(peer, scale, folder, sinks, bulk=False)
+
+        if peer.put_many is Peer.put_many:
+            continue
+
+        @measurement(f"peers.{name}.files in bulk {sinks}", "End to end, records into local files", peer.guarantee)
+        def end_to_end_in_bulk(scale: Scale, folder: Path, sinks: int = sinks) -> Figures:
+            return _end_to_end(peer, scale, folder, sinks, bulk=True)
 
     @measurement(f"peers.{name}.outage, batches", OUTAGE, peer.guarantee, once=True)
     def to_nothing(scale: Scale, folder: Path) -> Figures:

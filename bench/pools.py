@@ -11,8 +11,20 @@ import resilient_exporters as rex
 from bench.subject import Figures, stream
 from resilient_exporters.policies import Safety
 
-__all__ = ["CountingFile", "Gate", "arrived", "background", "durations", "each", "flushed", "many"]
+__all__ = [
+    "TAKEN",
+    "CountingFile",
+    "Gate",
+    "SingleGate",
+    "arrived",
+    "background",
+    "durations",
+    "each",
+    "flushed",
+    "many",
+]
 
+TAKEN = rex.ExportResult(None, True)
 _PATIENCE = 300.0
 """Seconds after which a backlog that is not through is a failure."""
 
@@ -42,6 +54,25 @@ class Gate(rex.Exporter):
             for taken in batch.records:
                 taken.data  # noqa: B018  # reading it is what makes the object
         self.count += len(batch)
+
+
+class SingleGate(rex.Exporter):
+    """The same for an exporter that takes one record a call.
+
+    Args:
+        name: Name of the exporter.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.up = False
+        self.count = 0
+
+    def send(self, data: Any = None, /, **kwargs: Any) -> rex.ExportResult:
+        if not self.up:
+            raise rex.TargetDown("closed for the measurement")
+        self.count += 1
+        return TAKEN
 
 
 class CountingFile(rex.FileExporter):
