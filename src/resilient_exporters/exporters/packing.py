@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from resilient_exporters import codec
@@ -78,6 +79,9 @@ class Packer:
             lanes: Whom they are for.
             strict: Whether its errors are the caller's; otherwise a record that it cannot change travels raw.
         """
+        if change is None and self._options is not None:
+            yield Lot([*map(self.payload, chunk)], self._options, 0, frozenset(lanes))
+            return
         payloads: list[Payload] = []
         kind = 0
         for data in chunk:
@@ -118,7 +122,7 @@ def chunks(many: Iterable[Any]) -> Iterator[list[Any]]:
     """The records of a `send_many`, so many at a time that each chunk makes a good lot."""
     records = iter(many)
     while chunk := list(itertools.islice(records, _LOT)):
-        if any(data is None for data in chunk):
+        if any(map(is_, chunk, itertools.repeat(None))):
             raise DataTypeError("one of the records is None: there is nothing to send")
         yield chunk
 
