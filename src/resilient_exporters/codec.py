@@ -96,13 +96,22 @@ def decode_all(payloads: Sequence[bytes]) -> list[Any]:
     Raises:
         SpoolError: One of them is not a payload, see `decode`.
     """
-    joined = b"".join(payloads)
-    if MARK_START[0] not in joined or MARK_START not in joined:
-        try:
-            whole: list[Any] = unpackb(_ARRAY32 + len(payloads).to_bytes(4, "big") + joined, ext_hook=_unpack)
-            return whole
-        except (ValueError, TypeError) as error:
-            _in_hook.interrupted(str(error))  # else one by one, which tells what is wrong with which
+    marked = False
+
+    def unpack(code: int, content: bytes) -> Any:
+        nonlocal marked
+        marked = marked or code == MARK_START[1]
+        return _unpack(code, content)
+
+    joined = b"".join((_ARRAY32, len(payloads).to_bytes(4, "big"), *payloads))
+    try:
+        trees: list[Any] = unpackb(joined, ext_hook=unpack)
+        if marked:  # asking the hook is quicker than searching all bytes for marks, of which most data has none
+            pairs = zip(trees, payloads, strict=True)
+            return [_rebuild(tree) if MARK_START in payload else tree for tree, payload in pairs]
+        return trees
+    except (ValueError, TypeError) as error:
+        _in_hook.interrupted(str(error))  # else one by one, which tells what is wrong with which
     return [decode(payload) for payload in payloads]
 
 

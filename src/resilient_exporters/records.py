@@ -37,14 +37,26 @@ class Record:
         time: Seconds since the epoch when the record was accepted.
     """
 
-    __slots__ = ("_data", "_load", "id", "kwargs", "time")
+    __slots__ = ("_data", "_id", "_kwargs", "_load", "_time")
 
     def __init__(self, id: RecordId, time: float, kwargs: Mapping[str, Any], load: Callable[[], Any]) -> None:
-        self.id = id
-        self.time = time
-        self.kwargs = kwargs
+        self._id = id
+        self._time = time
+        self._kwargs = kwargs
         self._load: Callable[[], Any] | None = load
         self._data: Any = None
+
+    @property
+    def id(self) -> RecordId:
+        return self._id
+
+    @property
+    def time(self) -> float:
+        return self._time
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        return self._kwargs
 
     @property
     def data(self) -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from resilient_exporters import codec
 from resilient_exporters.delivery.sharing import Shared, shareable
 from resilient_exporters.delivery.target import Target
+from resilient_exporters.exceptions import SpoolError
 from resilient_exporters.records import Batch, Record, RecordId
 from resilient_exporters.spool.interface import Flag, Opaque, Payload, Slice
 
@@ -75,34 +77,107 @@ def slice_of(parcels: Sequence[Parcel]) -> Slice:
     )
 
 
-class _Records(Sequence[Record]):
-    """The records of a slice, each made when it is first asked for."""
+_UNMADE: Final = object()
 
-    __slots__ = ("_kwargs", "_load", "_made", "_slice")
 
-    def __init__(self, slice: Slice, kwargs: dict[str, Any], load: Callable[[Payload], Any]) -> None:
-        self._slice = slice
-        self._kwargs = kwargs
+class _Content:
+    """What the records of a slice hold, for those who look.
+
+    Args:
+        slice: The records.
+        kwargs: Their keyword arguments, as the exporter takes them.
+        load: Makes the data of one payload.
+        plain: Whether the codec alone makes the data; then it makes that of all records when the first is looked at.
+
+    Attributes:
+        made: The data of each record, `_UNMADE` where it is still to be made; None before anybody has looked.
+    """
+
+    __slots__ = ("_load", "_lock", "_plain", "kwargs", "made", "slice")
+
+    def __init__(self, slice: Slice, kwargs: dict[str, Any], load: Callable[[Payload], Any], plain: bool) -> None:
+        self.slice = slice
+        self.kwargs = kwargs
+        self.made: list[Any] | None = None
         self._load = load
-        self._made: list[Record | None] = [None] * len(slice.payloads)
+        self._plain = plain
+        self._lock = threading.Lock()
+
+    def begin(self) -> list[Any]:
+        """What `made` is from now on."""
+        with self._lock:  # threads of the exporter's own may look at records side by side
+            if self.made is None:
+                self.made = self._decoded() or [_UNMADE] * len(self.slice.payloads)
+            return self.made
+
+    def make(self, index: int) -> Any:
+        """The data of one record."""
+        made = self.made or self.begin()
+        data = made[index] = self._load(self.slice.payloads[index])
+        return data
+
+    def _decoded(self) -> list[Any] | None:
+        """The data of all records; None when they have to be made one by one."""
+        if not self._plain or len(self.slice.payloads) == 1:
+            return None
+        try:
+            return codec.decode_all(self.slice.payloads)  # type: ignore[arg-type]  # bytes, see `shareable`
+        except SpoolError:  # so that only the record that has no data shows it
+            return None
+
+
+class _Kept(Record):
+    """A record out of a slice."""
+
+    __slots__ = ("_content", "_index")
+
+    def __init__(self, content: _Content, index: int) -> None:
+        self._content = content
+        self._index = index
+
+    @property
+    def id(self) -> RecordId:
+        kept = self._content.slice
+        return RecordId(kept.run, kept.numbers[self._index])
+
+    @property
+    def time(self) -> float:
+        return self._content.slice.times[self._index]
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        return self._content.kwargs
+
+    @property
+    def data(self) -> Any:
+        content, index = self._content, self._index
+        data = (content.made or content.begin())[index]
+        return content.make(index) if data is _UNMADE else data
+
+
+class _Records(Sequence[Record]):
+    """The records of a slice, made when one is first asked for."""
+
+    __slots__ = ("_content", "_made")
+
+    def __init__(self, content: _Content) -> None:
+        self._content = content
+        self._made: list[Record] = []
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._content.slice.payloads)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        record = self._made[index]
-        if record is None:
-            record = self._made[index] = self._make(index)
-        return record
+        return self._all()[index]
 
     def __iter__(self) -> Iterator[Record]:
-        return (self[i] for i in range(len(self)))
+        return iter(self._all())
 
-    def _make(self, index: int) -> Record:
-        kept, load, payload = self._slice, self._load, self._slice.payloads[index]
-        return Record(RecordId(kept.run, kept.numbers[index]), kept.times[index], self._kwargs, lambda: load(payload))
+    def _all(self) -> list[Record]:
+        if not self._made:
+            content = self._content
+            self._made = [_Kept(content, index) for index in range(len(self))]
+        return self._made
 
 
 def batch_of(
@@ -110,8 +185,9 @@ def batch_of(
 ) -> tuple[Batch, dict[str, Any]]:
     """The batch that an exporter gets for a slice, and the keyword arguments that it takes."""
     kwargs = target.accepted(options_of(slice))
-    records = _Records(slice, kwargs, _loader(target, slice.flags))
-    rendered = partial(shared.rendered, slice) if shareable(slice) else None
+    plain = shareable(slice)
+    records = _Records(_Content(slice, kwargs, _loader(target, slice.flags), plain))
+    rendered = partial(shared.rendered, slice) if plain else None
     numbers = slice.numbers
     batch = Batch(records, lane=lane, run=slice.run, numbers=numbers, deadline=deadline, doubt=doubt, rendered=rendered)
     return batch, kwargs
