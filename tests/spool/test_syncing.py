@@ -8,6 +8,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from resilient_exporters.exceptions import SpoolError
 from resilient_exporters.spool import FileSpool
 from resilient_exporters.spool.files import Files
 from resilient_exporters.spool.syncing import Syncer
@@ -46,12 +49,17 @@ class Caller(threading.Thread):
 
     def waits(self) -> bool:
         """Whether it has appended and waits for a sync, its own or somebody else's."""
-        frame = sys._current_frames().get(self.ident or 0)
-        while frame is not None:
-            if frame.f_code is Syncer.sync.__code__ and "mine" in frame.f_locals:
-                return True
-            frame = frame.f_back
-        return False
+        return waits(self)
+
+
+def waits(thread: threading.Thread) -> bool:
+    """Whether a thread waits for a sync, its own or somebody else's."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code is Syncer.sync.__code__ and "mine" in frame.f_locals:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -89,3 +97,46 @@ def test_callers_share_a_sync_and_do_not_wait_for_that_of_others(tmp_path: Path)
         last.join(PATIENCE)
         files.holding = False
         assert sorted(held(spool), key=int) == [b"%d" % number for number in range(11)]
+
+
+def test_a_sync_of_one_log_is_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers of two logs, before and after a spool was opened anew, share no sync though they wait together."""
+    syncer = Syncer(Files(), threading.RLock())
+    synced: list[str] = []
+    begun, allowed = threading.Semaphore(0), threading.Event()
+
+    def sync(log: str) -> None:
+        synced.append(log)
+        begun.release()
+        assert allowed.wait(PATIENCE)
+
+    monkeypatch.setattr(syncer, "_sync", sync)
+    threads = [threading.Thread(target=syncer.sync, args=(log,)) for log in ("first", "old", "new")]
+    threads[0].start()
+    assert begun.acquire(timeout=PATIENCE)
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: all(map(waits, threads)))
+    allowed.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert ["first", "new", "old"] == sorted(synced)
+
+
+def test_a_spool_that_cannot_be_opened_again_has_synced_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given up between append and sync, it is opened again for the sync; where that fails the caller is told."""
+
+    def fails() -> None:
+        raise SpoolError("the disk is gone")
+
+    with closing(FileSpool(tmp_path / "q")) as spool:
+        spool.append([b"0"], A, time=1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "_open", fails)
+            spool._suspect = True
+            with pytest.raises(SpoolError):
+                spool.append([b"1"], A, time=1.0, sync=True)
+            with pytest.raises(SpoolError):
+                spool._sync_appended(A, 1, 1)

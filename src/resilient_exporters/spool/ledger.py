@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from resilient_exporters.spool.cursor import Places, runs
@@ -90,6 +90,16 @@ class Ledger:
             records += lane.before.records - lane.settled.records
             size += lane.before.bytes - lane.settled.bytes
         return records, size
+
+    def owing(self) -> list[str]:
+        """Names of the lanes that owe something; one walk over all that was promised, however many names there were."""
+        owed: Counter[str] = Counter()
+        for names, tally in list(self.log.counts.items()):
+            for name in names:
+                owed[name] += tally.records
+        for lane in list(self.lanes.values()):
+            owed[lane.name] += lane.before.records - lane.settled.records
+        return sorted(name for name, records in owed.items() if records > 0)
 
     def settled(self) -> dict[str, Places]:
         """Lane -> places at which it owes nothing."""

@@ -229,7 +229,7 @@ class LogSpool(SettlingSpool):
         parts = self._opened()
         if parts is None:
             return ()
-        return tuple(name for name in parts.ledger.names() if parts.ledger.balance(name)[0] > 0)
+        return tuple(parts.ledger.owing())
 
     def size(self) -> int:
         """See `Spool.size`."""
@@ -268,10 +268,11 @@ class LogSpool(SettlingSpool):
             raise
 
     def _sync_appended(self, lanes: frozenset[str], place: int, count: int) -> None:
-        parts = self._parts
-        if parts is None:
-            return
         try:
+            parts = self._parts
+            if parts is None:  # given up meanwhile: then what is read anew is synced
+                with self._gate:
+                    parts = self._ready()
             self._sync_log(parts)
         except SpoolError:
             # The caller is told that nothing was kept, so nothing may be delivered later.

@@ -317,7 +317,7 @@ class MemorySpool(Store):
         self._check(closed=True)
         with self._lock:
             self._catch_up()
-            return tuple(lane for lane in self._settled if self._account(lane).records)
+            return self._owing()
 
     def size(self) -> int:
         self._check(closed=True)

@@ -8,6 +8,7 @@ right by `_recover` and `_recount`.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -200,6 +201,14 @@ class Store:
         size = sum(tally.bytes for tally in mine) - settled.bytes
         oldest = next((block.times[low] for block, low, _, _ in self._owed(lane, 0)), None) if records else None
         return LaneAccount(records, size, oldest)
+
+    def _owing(self) -> tuple[str, ...]:
+        """Lanes that owe something; one walk over the sets, however many names there were."""
+        owed: Counter[str] = Counter()
+        for lanes, tally in self._sets.items():
+            for lane in lanes if tally.records else ():
+                owed[lane] += tally.records
+        return tuple(lane for lane, settled in self._settled.items() if owed[lane] > settled.records)
 
     def _settle(self, lane: str, places: Sequence[int]) -> int:
         return sum(self._settle_bits(block, lane, mask) for block, mask in self._masks(places))

@@ -25,7 +25,7 @@ class _Round:
 
     def __init__(self) -> None:
         self.door = threading.RLock()
-        self.done = False
+        self.done: Log | None = None  # what was synced: after an interruption a spool goes on with another log
 
 
 class Syncer:
@@ -54,7 +54,7 @@ class Syncer:
         """
         mine = self._gathering
         with mine.door:
-            if mine.done:
+            if mine.done is log:
                 return
             following = _Round()
             with following.door:
@@ -62,7 +62,7 @@ class Syncer:
                 # So nobody whose records are safe ever waits for the sync of others.
                 self._gathering = following
                 self._sync(log)
-                mine.done = True
+                mine.done = log
 
     def _sync(self, log: Log) -> None:
         with self._gate:
