@@ -18,6 +18,7 @@ __all__ = [
     "RUNS",
     "SIGNALS",
     "STATES",
+    "STRIDE",
 ]
 
 CI = os.environ.get("COUNTS", "everyday") == "ci"
@@ -45,3 +46,5 @@ MOMENTS = _count(17, 3)
 """Every how many bytes a spool that is audited is damaged."""
 SIGNALS = _count(100, 300)
 """Signals that come in the middle of something."""
+STRIDE = _count(5, 1)
+"""Of the points at which a call may be interrupted, each so many-th is tried."""

@@ -24,19 +24,24 @@ class Interrupt:
 
     Args:
         point: Which, from 1.
+        names: Parts of the paths of the files that it may come in.
+
+    Attributes:
+        where: The function in which it came, if it did.
     """
 
-    def __init__(self, point: int) -> None:
+    def __init__(self, point: int, names: tuple[str, ...] = ("resilient_exporters", "threading")) -> None:
         self._left = point
+        self._names = names
         self.thrown = False
+        self.where = ""
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        names = ("resilient_exporters", "threading")
-        if event not in ("call", "c_return") or not any(name in frame.f_code.co_filename for name in names):
+        if event not in ("call", "c_return") or not any(name in frame.f_code.co_filename for name in self._names):
             return
         self._left -= 1
         if not self._left:
-            self.thrown = True
+            self.thrown, self.where = True, frame.f_code.co_qualname
             sys.setprofile(None)
             raise KeyboardInterrupt
 

@@ -268,3 +268,47 @@ def test_by_hand_in_the_background(make_pool: MakePool) -> None:
     pool.send_unsent_data()
     target.wait_for(2)
     assert [1, 0] == target.got
+
+
+@pytest.mark.parametrize("use_memory", [True, False])
+def test_by_hand_what_is_kept_on_request_waits(make_pool: MakePool, tmp_path: Path, use_memory: bool) -> None:
+    """In the background, too, `save_unsent_data` keeps a record until it is asked for; new ones go out around it."""
+    target = MemoryExporter("t")
+    place = {"use_memory": use_memory, "tmp_file": tmp_path / "kept"}
+    pool = make_pool([target], None, 2, False, manual_reexport=True, **place)
+    pool.save_unsent_data("kept", {}, "t")
+    pool.send("new")
+    pool.save_unsent_data("kept, too", {}, "t")
+    pool.send("newer")
+    target.wait_for(2)
+    assert (["new", "newer"], 2) == (target.got, pool.status().exporters[0].owed)
+    pool.send_unsent_data()
+    assert ["new", "newer", "kept", "kept, too"] == target.got
+
+
+@pytest.mark.parametrize("use_memory", [True, False])
+def test_by_hand_what_an_exporter_brings_along_waits(make_pool: MakePool, tmp_path: Path, use_memory: bool) -> None:
+    """In the background, too, what an exporter kept before it joined waits until it is asked for."""
+    target = MemoryExporter("t", up=False, use_memory=use_memory, tmp_file=tmp_path / "own")
+    target.send("own")
+    target.up = True
+    pool = make_pool([target], None, 2, False, manual_reexport=True)
+    pool.send("new")
+    target.wait_for(1)
+    assert (["new"], 1) == (target.got, pool.status().exporters[0].owed)
+    pool.send_unsent_data()
+    assert ["new", "own"] == target.got
+
+
+def test_by_hand_what_was_tried_in_the_callers_thread_waits(make_pool: MakePool) -> None:
+    """A pool that goes into the background does not try again there what failed before."""
+    target = MemoryExporter("t", up=False)
+    pool = make_pool([target], manual_reexport=True)
+    pool.send("kept")
+    target.up = True
+    pool.num_threads, pool.wait_for_result = 2, False
+    pool.send("new")
+    target.wait_for(1)
+    assert (["new"], 1) == (target.got, pool.status().exporters[0].owed)
+    pool.send_unsent_data()
+    assert ["new", "kept"] == target.got

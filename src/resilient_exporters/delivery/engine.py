@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from resilient_exporters.delivery.background import Background
@@ -14,19 +13,20 @@ from resilient_exporters.delivery.foreground import Answers, Foreground, Shipmen
 from resilient_exporters.delivery.keeper import Keep, Keeper
 from resilient_exporters.delivery.lane import Lane, Source
 from resilient_exporters.delivery.lots import Lots
-from resilient_exporters.delivery.lying import Lying, letters_in
+from resilient_exporters.delivery.lying import Lying
 from resilient_exporters.delivery.orphans import Orphans
 from resilient_exporters.delivery.parcel import Lot, Parcel
 from resilient_exporters.delivery.process import Birth, refuse_fork
 from resilient_exporters.delivery.receipt import Receipt, Receipts
+from resilient_exporters.delivery.reentry import inside
 from resilient_exporters.delivery.reporting import orphan, status_of
+from resilient_exporters.delivery.roster import Roster
 from resilient_exporters.delivery.senders import Senders
 from resilient_exporters.delivery.settings import Settings
-from resilient_exporters.delivery.sharing import Shared
 from resilient_exporters.delivery.shortways import ShortWay, at_once, in_background
 from resilient_exporters.delivery.solo import solo
 from resilient_exporters.delivery.target import Target
-from resilient_exporters.exceptions import PoolClosed, TimeoutError
+from resilient_exporters.exceptions import PoolClosed
 from resilient_exporters.records import ExportResult
 from resilient_exporters.spool.backed import BackedSpool
 from resilient_exporters.spool.interface import Payload, Slice, Spool
@@ -34,6 +34,9 @@ from resilient_exporters.spool.memory import MemorySpool
 from resilient_exporters.status import PoolStatus
 
 __all__ = ["Engine"]
+
+_LAST_SENDS = 1.0
+"""Seconds that closing waits at most for the calls of other threads."""
 
 
 class Engine:
@@ -52,25 +55,31 @@ class Engine:
         self.name = name
         self.settings = settings
         self.clock = clock
-        self.lanes: dict[str, Lane] = {}
         self.closed = False
+        self.ended = self._ending = False
+        self._roster = Roster(settings, clock)
         self.events = Events(name, clock, settings.observers)
-        self.keeper = Keeper(name, spool, settings.limits, clock, self._lanes_now, self.events)
-        self._foreground = Foreground(name, settings, self.keeper, clock, self._lanes_now)
-        self._senders = Senders(settings, self.keeper, self._foreground, self._lanes_now)
-        self._lots = Lots(settings, self.keeper, self._foreground, clock, self._lanes_now)
+        self.keeper = Keeper(name, spool, settings.limits, clock, self._roster.now, self.events)
+        self._foreground = Foreground(name, settings, self.keeper, clock, self._roster.now)
+        self._senders = Senders(settings, self.keeper, self._foreground, self._roster.now)
+        self._lots = Lots(settings, self.keeper, self._foreground, clock, self._roster.now)
         self._background: Background | None = None
         self._starting = threading.RLock()
-        self._changing = threading.RLock()
-        self._orphans = Orphans(name, self.keeper, self._lanes_now, self._changing, self.events)
+        self._orphans = Orphans(name, self.keeper, self._roster.now, self._roster.changing, self.events)
         self._receipts = Receipts()
-        self._shared = Shared(self._lanes_now)
-        self.lying = Lying()
         self._born = Birth.now
         self._last: PoolStatus | None = None
+        self._lost = 0
 
-    def _lanes_now(self) -> dict[str, Lane]:
-        return self.lanes
+    @property
+    def lanes(self) -> dict[str, Lane]:
+        """The lanes of the moment, by name."""
+        return self._roster.lanes
+
+    @property
+    def lying(self) -> Lying:
+        """Dead letters that no lane counts."""
+        return self._roster.lying
 
     @property
     def spool(self) -> Spool:
@@ -80,92 +89,27 @@ class Engine:
     # Lanes
 
     def add(self, name: str, target: Target, brought: Sequence[Source] = ()) -> None:
-        """Serve an exporter from now on.
-
-        Args:
-            name: Its lane.
-            target: The exporter.
-            brought: Spools with records that it owed before.
-        """
-        with self._changing, self.keeper.in_place():
-            sources = [*brought, Source(self.keeper.once, name, once=True), Source(self.spool, name)]
-            lane = Lane(
-                name,
-                target,
-                sources,
-                self.clock,
-                self.settings.retry,
-                events=self.events,
-                shared=self._shared,
-                on_settled=self._settled,
-            )
-            lane.dead = sum(self.lying.in_spool(source.spool).pop(source.lane, 0) for source in sources)
-            self.lanes = {**self.lanes, name: lane}
+        """Serve an exporter from now on, whatever else it owed before in spools that it brings along."""
+        lane = self._roster.add(name, target, brought, self.keeper, self.events, self._settled)
         self._orphans.look_again()
         if self._background is not None:
             self._background.add(lane)
 
     def take_over(self, spool: Spool, lanes: dict[str, str]) -> bool:
-        """Keep here what a memory spool holds of an exporter that joins; False when it must be read in place.
-
-        Args:
-            spool: What it kept when it was alone.
-            lanes: Name here for each lane there.
-        """
-        letters = Counter(lanes[letter.lane] for letter in spool.dead_letters())
-        lying = self.lying.in_spool(self.spool)
-        taken = self.keeper.bring(spool, lanes.__getitem__)
-        if taken:
-            lying.update(letters)
-        return taken
+        """Keep here what a memory spool holds of an exporter that joins. See `Roster.take_over`."""
+        return self._roster.take_over(spool, lanes, self.keeper)
 
     def switch_to_file(self, file: Spool) -> None:
-        """Keep in a file from now on; dead letters that lie there already count for the lanes that are here."""
-        old, before = self.spool, letters_in(file)
-        self.keeper.switch(file)
-        for name, lane in self.lanes.items():
-            with lane.mutex:
-                lane.dead += before.pop(name, 0)
-        self.lying.carry(old, file, before)
+        """Keep in a file from now on. See `Roster.switch_to_file`."""
+        self._roster.switch_to_file(file, self.keeper)
 
     def remove(self, names: Sequence[str], *, waits: bool) -> None:
-        """Serve some exporters no longer; what they are owed stays in the spool, as orphans.
-
-        Args:
-            names: Their lanes.
-            waits: Whether to wait for calls that run, each for as long as the exporter's timeout.
-
-        Raises:
-            TimeoutError: A call goes on; nothing has changed.
-            SpoolError: There is no room for what an exporter had brought along and still owes; it stays.
-        """
+        """Serve some exporters no longer; what they are owed stays in the spool, as orphans. See `Roster.remove`."""
         self.check_open()
-        lanes = [lane for lane in map(self.lanes.get, names) if lane is not None]
-        retired: list[Lane] = []
-        try:
-            for lane in lanes:
-                if not lane.turns.drive(lane.turns.retire, lane.target.timeout if waits else 0.0):
-                    raise TimeoutError(f"{lane.name} is at work and stays in the pool: remove it again when it is not")
-                retired.append(lane)
-                self._take_over(lane)
-        except BaseException:
-            for lane in retired:
-                lane.turns.serve_again()
-            raise
-        with self._changing:
-            self.lanes = {name: lane for name, lane in self.lanes.items() if lane not in lanes}
-        for lane in lanes:
-            self.lying.in_spool(self.spool)[lane.name] = lane.dead
+        for lane in self._roster.remove(names, self.keeper, waits=waits):
             if self._background is not None:
                 self._background.remove(lane.name)
         self._orphans.look_again()
-
-    def _take_over(self, lane: Lane) -> None:
-        """Leave what a lane owes in the pool's own spool only: what it brought along is carried there."""
-        for source in [source for source in lane.sources if source.spool is not self.spool]:
-            while self.keeper.carry(source.spool, source.lane, None if source.once else lane.name, anew=False):
-                pass
-        lane.let_go()
 
     def orphans(self) -> list[str]:
         """Lanes that owe records and that nobody serves."""
@@ -219,7 +163,12 @@ class Engine:
     def save(self, parcel: Parcel, lanes: Iterable[str]) -> None:
         """Keep a record for lanes, whatever the settings say."""
         self.check_open()
-        self.keeper.keep(parcel, frozenset(lanes), Keep(self.settings.sync))
+        lanes = frozenset(lanes)
+        if self.settings.manual:
+            for name in lanes:
+                if (lane := self.lanes.get(name)) is not None:
+                    lane.hold(parcel.run, parcel.number)
+        self.keeper.keep(parcel, lanes, Keep(self.settings.sync))
         self._wake()
 
     def _accept(self, shipments: Sequence[Shipment], how: Keep) -> None:
@@ -369,6 +318,11 @@ class Engine:
         background.workers.limit = self.settings.num_threads
         return background
 
+    def all_tried(self) -> None:
+        """From here on in the background: what is kept had its first attempt in the caller's thread."""
+        for lane in self.lanes.values():
+            lane.all_tried()
+
     def start(self) -> None:
         """Deliver in the background what was kept before, if that is how this pool works."""
         if self.settings.background and not self.settings.manual and self.spool.owing():
@@ -397,18 +351,40 @@ class Engine:
         return self.spool
 
     def close(self, timeout: float) -> int:
-        """Deliver in the background for a while, then let go of everything; how many records stay in memory only."""
-        if self.closed:
+        """Deliver in the background for a while, then let go of everything; how many records stay in memory only.
+
+        Interrupted (Ctrl-C), it goes on with what is left to do when it is called again.
+        """
+        if self.ended or self._ending:
             return 0
-        if self.settings.background and not self.settings.manual and self.owing():
+        self._ending = True
+        try:
+            return self._end(timeout)
+        finally:
+            self._ending = False
+
+    def _end(self, timeout: float) -> int:
+        if not self.closed and self.settings.background and not self.settings.manual and self.owing():
             self.flush(timeout)
         self._stop()
-        self._last = self.status()
-        lost = self._lost_at_end()
+        if self._last is None:
+            self._see_senders_out(timeout)
+            last = self.status()
+            self._lost = self._lost_at_end()
+            self._last = last
         for spool in {id(s.spool): s.spool for lane in self.lanes.values() for s in lane.sources}.values():
             spool.close()
         self.spool.close()
-        return lost
+        self.ended = True
+        return self._lost
+
+    def _see_senders_out(self, timeout: float) -> None:
+        """Let the sends of other threads end that are in the midst of a call: the last status counts them, too."""
+        if self.settings.background or inside.here.calls:
+            return
+        ends = self.clock.now() + min(timeout, _LAST_SENDS)
+        for lane in self.lanes.values():
+            lane.turns.drive(lambda: None, max(ends - self.clock.now(), 0.0))
 
     def _lost_at_end(self) -> int:
         """Records that are owed and wait in memory only."""

@@ -212,6 +212,16 @@ class Lane:
         with self.mutex:
             self._position.go_on_with_new()
 
+    def hold(self, run: int, number: int) -> None:
+        """Take a record that is about to be kept for one that has had its first attempt."""
+        with self.mutex:
+            self._position.hold((run, number))
+
+    def all_tried(self) -> None:
+        """Take all that is kept for records that have had their first attempt."""
+        with self.mutex:
+            self._position.all_tried()
+
     def pass_by(self) -> None:
         """Do not try again what just failed."""
         with self.mutex:

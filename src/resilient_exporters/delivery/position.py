@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from resilient_exporters.delivery.attempt import Again, Hold, Outcome, progressed, trouble_of
-from resilient_exporters.delivery.slices import Slices, older
+from resilient_exporters.delivery.slices import Slices, first_of, older
 from resilient_exporters.delivery.sources import Source, Sources
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.spool.interface import Slice, Spool
@@ -71,9 +71,10 @@ class Position:
     """
 
     def __init__(self, target: Target, sources: Sources, slices: Slices) -> None:
-        self.seen = sources.own.spool.next_place - 1
         self._target = target
         self._sources = sources
+        self.seen: int
+        self.all_tried()
         self._slices = slices
         self._spot = _Spot(None)
         self._jumped: int | None = None
@@ -82,6 +83,9 @@ class Position:
         """Whether something was taken since then."""
         self._failures = 0
         self._flight: tuple[Source, Slice | None] = (sources.own, None)
+        self._held: set[tuple[int, int]] = set()
+        """Run and number of records that were kept on request, and wait for a pass to be asked for."""
+        self._only_new = False
         self._visited: Source | None = None
         """A spool of somebody else that the lane goes through; meanwhile its own spot is `_left`."""
         self._left = self._spot
@@ -91,7 +95,7 @@ class Position:
     def begin(self) -> None:
         """Start again at the oldest record."""
         spot = self._spot
-        spot.after, self._failures, self._jumped = 0, 0, None
+        spot.after, self._failures, self._jumped, self._only_new = 0, 0, None, False
         if self._target.stable and spot.pinned is None and spot.source is not None:
             spot.pinned = self._slices.recalled(spot.source)
 
@@ -125,14 +129,27 @@ class Position:
     def _next(self) -> tuple[Source, Slice | None]:
         """The batch in doubt if there is one, else the next of the first source that holds something."""
         for source in self._sources if self._visited is None else [self._visited]:
+            if source.brought and self._only_new:
+                continue
             spot = self._spot if source is self._spot.source else _Spot(source, pinned=self._slices.recalled(source))
-            kept = spot.pinned or self._slices.read(source, spot.after)
+            kept = spot.pinned or self._read(source, spot)
             if kept is not None or source.spool.account(source.lane).records:
                 self._spot = spot
                 return source, kept
             if source.brought:
                 self._sources.let_go_of(source)
         return self._sources.own, None
+
+    def _read(self, source: Source, spot: _Spot) -> Slice | None:
+        """The slice behind a spot; where only new records are tried, none that waits for a pass."""
+        while True:
+            kept = self._slices.read(source, spot.after)
+            if kept is None or not self._held or not self._only_new:
+                return kept
+            free = next((i for i, number in enumerate(kept.numbers) if (kept.run, number) in self._held), len(kept))
+            if free:
+                return first_of(kept, free)
+            spot.after = kept.places[0]
 
     def _turn_back(self) -> bool:
         """At the end: go back to what was passed by, if a success there has shown that the target is up."""
@@ -152,6 +169,8 @@ class Position:
             misses: Failures of the target in a row, passes included.
         """
         self.seen = max(self.seen, kept.places[-1])
+        if self._held:
+            self._held.difference_update((kept.run, number) for number in kept.numbers)
         if progressed(outcome, len(kept)):
             self._overtake(kept)
         else:
@@ -233,18 +252,28 @@ class Position:
                 return False
         return True
 
-    # Elsewhere
+    # By hand
+
+    def hold(self, id: tuple[int, int]) -> None:
+        """Take a record that is about to be kept, by run and number, for one that had its first attempt."""
+        self._held.add(id)
 
     def go_on_with_new(self) -> None:
         """Go on with what has not had its first attempt."""
-        spot = self._spot
+        spot, self._only_new = self._spot, True
         spot.source, spot.after, spot.pinned = self._sources.own, self.seen, None
+
+    def all_tried(self) -> None:
+        """Take all that is kept for records that have had their first attempt."""
+        self.seen = self._sources.own.spool.next_place - 1
 
     def pass_by(self) -> None:
         """Do not try again what just failed."""
         _, kept = self._flight
         if kept is not None:
             self._spot.after, self._spot.pinned, self._failures = kept.places[-1], None, 0
+
+    # Elsewhere
 
     def turn_aside(self, source: Source) -> None:
         """Go through a spool that is not the lane's own, until `come_back`."""

@@ -11,7 +11,7 @@ from resilient_exporters.delivery.target import Target
 from resilient_exporters.delivery.throttle import Throttle
 from resilient_exporters.spool.interface import Flag, Slice
 
-__all__ = ["Slices", "older"]
+__all__ = ["Slices", "first_of", "older"]
 
 
 class Slices:
@@ -43,7 +43,7 @@ class Slices:
             return None
         if kept.flags & Flag.BUNDLED and len(kept) > 1:
             return source.spool.read(source.lane, after, 1, 1)
-        return self._as_tried(kept) if self._alone else _first_of(kept, self._shared.aligned(kept))
+        return self._as_tried(kept) if self._alone else first_of(kept, self._shared.aligned(kept))
 
     def recalled(self, source: Source) -> Slice | None:
         """The batch that was in doubt when the target was last tried, maybe by another process."""
@@ -79,16 +79,16 @@ class Slices:
         """The slice up to the first record that was tried as a batch of its own; or that record."""
         ids = [(kept.run, number) for number in kept.numbers]
         first = next((i for i, id in enumerate(ids) if id in self._alone), len(kept))
-        return _first_of(kept, first or 1)
+        return first_of(kept, first or 1)
 
 
 def older(kept: Slice, number: int) -> Slice | None:
     """The part of a slice before the first record that is not older."""
     end = next((i for i, other in enumerate(kept.numbers) if other >= number), len(kept))
-    return _first_of(kept, end) if end else None
+    return first_of(kept, end) if end else None
 
 
-def _first_of(kept: Slice, count: int) -> Slice:
+def first_of(kept: Slice, count: int) -> Slice:
     """The first records of a slice."""
     if count == len(kept):
         return kept

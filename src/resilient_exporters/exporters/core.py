@@ -137,6 +137,10 @@ class Core:
         self._pool, self.joined_name, self.closed = weakref.ref(pool), name, False
         return brought
 
+    def belongs_to(self, pool: Exporter) -> bool:
+        """Whether it has joined that pool, closed or not, and no other since."""
+        return self._pool is not None and self._pool() is pool
+
     def leave(self) -> None:
         """Be free again."""
         self._pool = self.joined_name = None
@@ -387,9 +391,10 @@ class Core:
         """Let go of everything, once; in a forked child of nothing."""
         if not self.ours():
             return
-        if self.pool is None and not self.closed:
-            self.closed = True
-            self.changed()
+        if self.pool is None:  # also when it is closed: an interrupt may have left something to do
+            if not self.closed:
+                self.closed = True
+                self.changed()
             if self._engine is not None:
                 end(self._engine, timeout, dropped=False)
             elif self._spool is not None:

@@ -102,8 +102,7 @@ class ExporterPool(Exporter):
     @num_threads.setter
     def num_threads(self, number: int) -> None:
         self._rex.check_open()
-        self._rex.settings.num_threads = _checked_threads(number)
-        self._rex.changed()
+        self._pool.change_mode(num_threads=_checked_threads(number))
 
     @property
     def wait_for_result(self) -> bool:
@@ -113,8 +112,7 @@ class ExporterPool(Exporter):
     @wait_for_result.setter
     def wait_for_result(self, wait: bool) -> None:
         self._rex.check_open()
-        self._rex.settings.waits = checked_flag("wait_for_result", wait)
-        self._rex.changed()
+        self._pool.change_mode(waits=checked_flag("wait_for_result", wait))
 
     @property
     def exporters(self) -> dict[str, Exporter]:

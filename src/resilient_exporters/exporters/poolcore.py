@@ -215,17 +215,30 @@ class PoolCore(Core):
 
     # Life
 
+    def change_mode(self, **settings: int) -> None:
+        """Assign settings that decide whether the pool works in the background."""
+        before = self.settings.background
+        for name, value in settings.items():
+            setattr(self.settings, name, value)
+        self.changed()
+        if self.settings.background and not before and self._engine is not None:
+            self._engine.all_tried()
+
     def close(self, timeout: float) -> None:
         try:
             super().close(timeout)
         finally:
-            if self.ours() and self.pool is None:
-                for member in self.members.values():
+            if self.ours() and self.pool is None and (self._engine is None or self._engine.ended):
+                for member in self._own_members():
                     member._rex.leave()
 
     def disconnect(self) -> None:
-        for member in self.members.values():
+        for member in self._own_members():
             member._rex.disconnect()
+
+    def _own_members(self) -> list[Exporter]:
+        """Those that have not gone on to another pool since this one was closed."""
+        return [member for member in self.members.values() if member._rex.belongs_to(self.exporter)]
 
 
 def _gathered(members: dict[str, Exporter], results: dict[str, ExportResult], prefix: str) -> list[ExportResult]:
