@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -377,3 +379,22 @@ def test_a_call_that_outlives_the_pool_settles_nothing(background: MakeEngine) -
     for thread in list(engine.background().workers._threads):
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+def test_a_removed_exporter_is_let_go_of(background: MakeEngine) -> None:
+    """Neither what was planned for a lane nor the look whether its call is over in time keep its exporter alive."""
+    engine = background(stays=FakeTarget())
+    target = FakeTarget(timeout=1000.0)
+    engine.add("goes", target)
+    send(engine, 1)
+    assert engine.flush(PATIENCE)
+    engine.remove(["goes"], waits=True)
+    gone = weakref.ref(target)
+    del target
+    pause = threading.Event()
+    for _ in range(int(PATIENCE / 0.01)):
+        gc.collect()
+        if gone() is None:
+            return
+        pause.wait(0.01)
+    pytest.fail("it is still there")

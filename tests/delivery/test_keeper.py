@@ -350,3 +350,13 @@ def test_what_does_not_fit_is_read_in_place() -> None:
     keep(brought, *(f"{i}{BIG}" for i in range(6)))
     assert not desk.keeper.bring(brought, lambda name: name)
     assert list("012345") == [one[0] for spool in (desk.spool, brought) for one in owed(spool)]
+
+
+def test_what_comes_late_and_finds_no_room_is_counted() -> None:
+    """A signal handler's records that find the new place full do not fail the exchange, nor those behind them."""
+    desk = Desk(limit_bytes=ROOM)
+    fill(desk)
+    with desk.keeper._standing_still():
+        assert desk.keep(f"late{BIG}")
+        assert desk.keep("small")
+    assert (["0", "1", "2", "s"], 1) == ([one[0] for one in owed(desk.spool)], desk.lane.dropped)

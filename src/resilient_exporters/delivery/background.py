@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ _TURN = 0.05
 """Seconds a lane may keep its thread while others wait."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Seat:
     """A lane's place in the background: when it runs, and what is asked of its next run.
 
@@ -207,15 +208,15 @@ class Background:
         self.workers.soon(self._next_run_locked(seat))
 
     def _next_run_locked(self, seat: _Seat) -> Callable[[], None]:
-        """The lane's next run, in the place of the one that was planned."""
+        """The lane's next run, in the place of the one that was planned; a plan does not keep a removed lane alive."""
         seat.ticket += 1
-        ticket = seat.ticket
-        return lambda: self._run(seat, ticket)
+        ticket, planned_for = seat.ticket, weakref.ref(seat)
+        return lambda: self._run(planned_for(), ticket)
 
-    def _run(self, seat: _Seat, ticket: int) -> None:
+    def _run(self, seat: _Seat | None, ticket: int) -> None:
         """One turn of a lane on a worker thread."""
         with self._lock:
-            if seat.ticket != ticket or seat.running or self._seats.get(seat.lane.name) is not seat:
+            if seat is None or seat.ticket != ticket or seat.running or self._seats.get(seat.lane.name) is not seat:
                 return
             seat.running, seat.again, seat.held_back, seat.planned = True, False, False, math.inf
             seat.busy = seat.lingers = False
@@ -362,16 +363,22 @@ class Background:
         """Have somebody look whether the lane's call is over in time; one look per lane is planned at most."""
         if not seat.watched:
             seat.watched = True
-            self.workers.run(lambda: self._look(seat), self._clock.now() + seat.lane.target.timeout)
+            self._look_at(seat, self._clock.now() + seat.lane.target.timeout)
 
-    def _look(self, seat: _Seat) -> None:
+    def _look_at(self, seat: _Seat, at: float) -> None:
+        watched = weakref.ref(seat)
+        self.workers.run(lambda: self._look(watched()), at)
+
+    def _look(self, seat: _Seat | None) -> None:
         """Report a call that runs longer than one attempt may."""
+        if seat is None:
+            return
         since, timeout, now = seat.lane.since, seat.lane.target.timeout, self._clock.now()
         if since is None or not seat.running:
             seat.watched = False
             return
         if now - since < timeout:
-            self.workers.run(lambda: self._look(seat), since + timeout)
+            self._look_at(seat, since + timeout)
             return
         seat.watched = False
         seat.lane.news.stuck(timeout)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.events import Events
@@ -50,6 +52,14 @@ class Keep:
     ttl: float | None = None
 
 
+class _Late(NamedTuple):
+    """An append that a signal handler makes while its own thread exchanges the spools."""
+
+    append: Callable[[], None]
+    payloads: Sequence[Payload]
+    lanes: frozenset[str]
+
+
 class Keeper:
     """Owns the spool, and exchanges it under way: an append that meets a frozen one waits at the gate.
 
@@ -79,7 +89,7 @@ class Keeper:
         self._lanes = lanes
         self._gate = threading.RLock()
         self._moving = False
-        self._late: list[Callable[[], None]] = []
+        self._late: deque[_Late] = deque()
         self._expired_at = float("-inf")
         self._events = events or Events(name, clock)
         self._shortage = Shortage(name, limits, clock, lanes, self._events)
@@ -141,23 +151,36 @@ class Keeper:
                 sync=how.sync,
             )
 
+        return self._append(append, payloads, lanes)
+
+    def _append(self, append: Callable[[], None], payloads: Sequence[Payload], lanes: frozenset[str]) -> bool:
+        """Append, as the user's policy has it where there is no room; False when that dropped the records."""
         while True:
             try:
                 append()
                 return True
             except SpoolMoving:
-                if self._comes_late(append):
+                if self._comes_late(_Late(append, payloads, lanes)):
                     return True
             except SpoolFull as error:
                 if not self._shortage.make_room(self.spool, error, payloads, lanes):
                     return False
 
-    def _comes_late(self, append: Callable[[], None]) -> bool:
-        """Wait for the move; True if this very thread makes it, in a signal handler: `append` then comes behind it."""
+    def _comes_late(self, late: _Late) -> bool:
+        """Wait for the move; True if this very thread makes it, in a signal handler: `late` then comes behind it."""
         with self._gate:
             if self._moving:
-                self._late.append(append)
+                self._late.append(late)
             return self._moving
+
+    def _keep_late(self) -> None:
+        """Keep what signal handlers have sent during the move; what finds no room is counted, for who sent it is gone."""
+        while self._late:
+            late = self._late.popleft()
+            try:
+                self._append(*late)
+            except SpoolError as error:
+                self._shortage.lose(error, len(late.payloads), late.lanes)
 
     def expire(self, at_once: bool = False) -> None:
         """Drop what has outlived its time; looks ten times a second at most, unless it has to be at once."""
@@ -369,6 +392,4 @@ class Keeper:
                 if self.spool is old:
                     old.thaw()
                 self._moving = False
-                late, self._late = self._late, []
-                for append in late:
-                    append()
+                self._keep_late()

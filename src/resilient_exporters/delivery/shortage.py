@@ -9,7 +9,7 @@ from resilient_exporters.delivery.attempt import described
 from resilient_exporters.delivery.clock import Clock
 from resilient_exporters.delivery.events import Events
 from resilient_exporters.delivery.lane import Lane
-from resilient_exporters.exceptions import PoolClosed, SpoolFull
+from resilient_exporters.exceptions import PoolClosed, SpoolError, SpoolFull
 from resilient_exporters.policies import Limits
 from resilient_exporters.spool.interface import Payload, Spool
 
@@ -78,6 +78,10 @@ class Shortage:
         self._drop(lost, error, begins)
         return True
 
+    def lose(self, error: SpoolError, records: int, lanes: frozenset[str]) -> None:
+        """Count and tell records that found no room when it was too late to tell their sender."""
+        self._drop(dict.fromkeys(lanes, records), error, begins=True)
+
     def _wait_for_room(self, error: SpoolFull) -> None:
         if self.closed:
             raise PoolClosed(f"{self._name} was closed while a sender waited for room") from error
@@ -92,7 +96,7 @@ class Shortage:
             self._events.tell("spool_full", line, self._name, policy, error, error=described(error))
         return begins
 
-    def _drop(self, lost: dict[str, int], error: SpoolFull, begins: bool) -> None:
+    def _drop(self, lost: dict[str, int], error: SpoolError, begins: bool) -> None:
         """Count what a full spool has cost, and tell the first of it."""
         count_dropped(self._lanes(), lost)
         for lane, records in lost.items() if begins else ():
