@@ -132,6 +132,23 @@ def test_nothing_owed_nothing_asked(make_pool: MakePool) -> None:
     assert [(None, True)] == pool.send(1)
 
 
+def test_connectivity_holds_back_nothing_new_in_the_background(make_pool: MakePool) -> None:
+    """There, too, an exporter that owes nothing is served while `connectivity` says no, and one that does waits."""
+    connectivity = Connectivity(False)
+    owing, fine = MemoryExporter("owing", up=False), MemoryExporter("fine")
+    pool = make_pool([owing, fine], None, 2, False, connectivity=connectivity)
+    pool.send(0)
+    owing.wait_for_calls(1)
+    owing.up = True
+    for number in range(1, 20):
+        pool.send(number)
+    fine.wait_for(20)
+    assert (1, []) == (owing.calls, owing.got)
+    connectivity.answer = True
+    owing.wait_for(20)
+    assert list(range(20)) == owing.got
+
+
 def test_a_connectivity_that_cannot_be_called_is_refused() -> None:
     """A `connectivity` that is not callable raises InvalidConfigError."""
     with pytest.raises(rex.InvalidConfigError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -136,17 +137,16 @@ def test_who_waits_for_a_receipt_does_not_wait_for_a_moment_to_pass(
 
 def test_giving_up_a_task_does_no_harm() -> None:
     """A task that is cancelled while it awaits a receipt cancels nothing else: its record goes out, and others do."""
-    target = FakeTarget(down())
+    gate = threading.Event()
+    target = FakeTarget(lambda data: None if gate.wait(PATIENCE) else down()(data))
     engine = engine_of(a=target)
 
     async def work() -> None:
-        engine.settings.connectivity = lambda: False
         with pytest.raises(builtins.TimeoutError):
             await asyncio.wait_for(submit(engine, "x"), 0.01)
 
     asyncio.run(work())
-    engine.settings.connectivity = None
-    target.judge = lambda data: None
+    gate.set()
     receipt = submit(engine, "y")
     assert [(None, True)] == receipt.result(PATIENCE)
     assert ["x", "y"] == target.got
@@ -166,13 +166,14 @@ def test_closing_ends_the_waiting() -> None:
 
 def test_a_time_out() -> None:
     """Waiting has an end when asked for."""
-    engine = engine_of(a=FakeTarget())
-    engine.settings.connectivity = lambda: False
+    gate = threading.Event()
+    engine = engine_of(a=FakeTarget(lambda data: None if gate.wait(PATIENCE) else down()(data)))
     receipt = submit(engine, "x")
     with pytest.raises(builtins.TimeoutError):
         receipt.result(0.01)
     assert not receipt.done()
     assert receipt.kept
+    gate.set()
     engine.close(0.0)
 
 

@@ -269,11 +269,17 @@ class Background:
     def _turn(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
         """Step the lane until it must wait; the seconds it must, or None for until something new arrives."""
         lane = seat.lane
-        if not forced and not self._settings.manual and not self.connected():
+        if not forced and self._is_cut_off(lane):
             return _ASK_AGAIN
         rest: list[float | None] = []
         lane.turns.drive(lambda: rest.append(self._drive(seat, forced, lists)), lane.target.timeout)
         return rest[0] if rest else lane.target.timeout
+
+    def _is_cut_off(self, lane: Lane) -> bool:
+        """Whether the user says that there is no connection, and the lane owes what would have to wait for one."""
+        if self._settings.manual or self._settings.connectivity is None:
+            return False
+        return lane.owes_tried() and not self.connected()
 
     def _drive(self, seat: _Seat, forced: bool, lists: list[list[ExportResult]]) -> float | None:
         lane = seat.lane

@@ -174,7 +174,7 @@ class Keeper:
             return self._moving
 
     def _keep_late(self) -> None:
-        """Keep what signal handlers have sent during the move; what finds no room is counted, for who sent it is gone."""
+        """Keep what signal handlers have sent during the move; what finds no room is counted: its sender is gone."""
         while self._late:
             late = self._late.popleft()
             try:

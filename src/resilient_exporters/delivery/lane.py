@@ -212,6 +212,11 @@ class Lane:
         with self.mutex:
             self._position.go_on_with_new()
 
+    def owes_tried(self) -> bool:
+        """Whether something is owed that has had its first attempt."""
+        with self.mutex:
+            return self._position.owes_tried()
+
     def hold(self, run: int, number: int) -> None:
         """Take a record that is about to be kept for one that has had its first attempt."""
         with self.mutex:

@@ -126,6 +126,14 @@ class Position:
         """Whether something is owed that this pass has not tried."""
         return self._next()[1] is not None
 
+    def owes_tried(self) -> bool:
+        """Whether something is owed that has had its first attempt, here or before it was brought along."""
+        for source in self._sources:
+            kept = None if source.once else source.spool.read(source.lane, 0, 1, 1)
+            if kept is not None and (source.brought or kept.places[0] <= self.seen):
+                return True
+        return False
+
     def _next(self) -> tuple[Source, Slice | None]:
         """The batch in doubt if there is one, else the next of the first source that holds something."""
         for source in self._sources if self._visited is None else [self._visited]:
