@@ -49,8 +49,8 @@ A process that sends a record a millisecond and delivers meanwhile is killed wit
 Each peer is told that a record is done after it was delivered, if it can be told."""
 
 _PROFILE = """\
-One `send` in the background with safety "process" while the target is down, in microseconds.
-Each part is a bare loop of its own, and what the loops do not explain is the library's."""
+Microseconds of the processor, all threads together.
+Each part is a bare loop of its own, and what the loops do not explain is the last part, the rest."""
 
 
 def page(

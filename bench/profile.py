@@ -1,27 +1,35 @@
-"""Where the last microsecond of a `send` goes: what its parts cost as bare loops, and what is left for the library."""
+"""Where the last microsecond goes, of a `send` and of a delivery: what parts cost as bare loops, and what is left."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Any
 from zlib import crc32
 
-from bench.pools import Gate, background
-from bench.subject import CRASH, Figures, Scale, measurement, stream
+import resilient_exporters as rex
+from bench.pools import Gate, background, each, flushed, many
+from bench.subject import CPU, CRASH, Figures, Scale, measurement, stream, timed
 from resilient_exporters import codec
+from resilient_exporters.exporters.lines import as_lines
 from resilient_exporters.spool.filespool import FileSpool
+from resilient_exporters.spool.interface import Fate, Slice
 
-__all__ = ["PARTS", "PROFILE", "WHOLE"]
+__all__ = ["PROFILES", "WHOLE"]
 
 _TURNS = 5
 """Each loop is run so often, and the quickest counts: what disturbs only makes it slower."""
+_BATCH = 1000
+_LANE = frozenset(["lane"])
+_SECTION = "Where the last microsecond goes"
 
-PROFILE, WHOLE = "profile.send", "send"
-PARTS = {
+WHOLE = "all"
+"""Name of the sum of all parts."""
+
+_SEND = {
     "loop": "going from record to record and calling a function of Python",
     "encode": "`codec.encode`: the private snapshot, with every type kept",
     "head and checksum": "packing the head of a frame, the checksum of head and payload, joining them; by itself",
@@ -29,17 +37,40 @@ PARTS = {
     "account": "the rest of the spool's part: whose turn it is, place and number, which segment, who is owed what",
     "pool": "the rest: is anything to be thought about, what time is it, is a worker asleep",
 }
-"""The parts of a `send`, and what they are."""
+_DRAIN = {
+    "read and settle": "`FileSpool.read` and `settle` of batches of 1000, in a loop by themselves",
+    "decode": "`codec.decode_all` of the same batches",
+    "lane": "the rest: an object for each record, the batch, the attempt, what came of it, whose turn it is",
+}
+_FILES = {
+    "send": "`send` of each record into a pool whose target is down",
+    "read and settle": "as above, for each file",
+    "decode": "as above, once for all files",
+    "render": "`as_lines` of the same batches: JSON as `json.dumps` spaces it, once for all files",
+    "write file": "`os.write` of their lines, for each file",
+    "threads": "the rest: the interpreter handed from thread to thread, batches that are short, or rendered again",
+}
+
+PROFILES = {
+    "profile.send": (
+        'One `send` in the background with safety "process" while the target is down, per record.',
+        _SEND,
+    ),
+    "profile.drain": ("Draining a backlog to an exporter that reads each record, per record.", _DRAIN),
+    "profile.files 1": ("`send` of each record, and all of them into a local file meanwhile, per record.", _FILES),
+    "profile.files 4": ("The same into 4 local files.", _FILES),
+}
+"""Measurement -> what it takes apart, and its parts with what they are."""
 
 
 def _quickest(items: Sequence[Any], do: Callable[[Any], object]) -> float:
-    """Microseconds that it takes to do something with each item, going round included."""
+    """Microseconds of the processor for doing something with each item, going round included."""
     took = []
     for _ in range(_TURNS):
-        began = time.perf_counter()
+        began = time.process_time()
         for item in items:
             do(item)
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     return min(took) / len(items) * 1e6
 
 
@@ -81,7 +112,7 @@ def _keeping(path: Path) -> Callable[[bytes], object]:
 def _nothing(item: object) -> None: ...
 
 
-@measurement(PROFILE, "Where the last microsecond goes", CRASH)
+@measurement("profile.send", _SECTION, CRASH)
 def send(scale: Scale, folder: Path) -> Figures:
     """The parts of a `send` in the background with safety "process" while the target is down."""
     records = list(stream(scale.records // _TURNS))
@@ -106,3 +137,80 @@ def send(scale: Scale, folder: Path) -> Figures:
         "pool": whole - loop - encode - kept,
         WHOLE: whole,
     }
+
+
+def _slices(path: Path, batches: int) -> Iterator[Slice]:
+    """Batches that a spool hands out, each settled before the next is read."""
+    spool = FileSpool(path)
+    payloads = [codec.encode(data) for data in stream(_BATCH)]
+    for _ in range(batches):
+        spool.append(payloads, _LANE, time=0.0)
+    after = 0
+    while (kept := spool.read("lane", after, _BATCH, 1 << 20)) is not None:
+        yield kept
+        after = kept.places[-1]
+        spool.settle("lane", kept.places, Fate.DELIVERED)
+    spool.close()
+
+
+def _reading(folder: Path, batches: int) -> float:
+    """Microseconds of the processor for reading and settling a record."""
+    took = []
+    for turn in range(_TURNS):
+        slices = _slices(folder / f"alone {turn}", batches)
+        next(slices)  # appending comes before the first
+        began = time.process_time()
+        count = sum(len(kept) for kept in slices)
+        took.append((time.process_time() - began) / count)
+    return min(took) * 1e6
+
+
+def _decoding(payloads: list[bytes]) -> float:
+    return _quickest([payloads] * 100, codec.decode_all) / _BATCH
+
+
+@measurement("profile.drain", _SECTION, CRASH)
+def drain(scale: Scale, folder: Path) -> Figures:
+    """The parts of draining a backlog to an exporter that reads each record."""
+    batches = scale.backlog // _BATCH
+    read = _reading(folder, batches)
+    decoded = _decoding([codec.encode(data) for data in stream(_BATCH)])
+    gate = Gate(reads=True)
+    pool = background([gate], folder)
+    many(pool, batches)
+    gate.up = True
+    whole = timed(batches * _BATCH, lambda: flushed(pool))[CPU]
+    pool.close(0.0)
+    return {"read and settle": read, "decode": decoded, "lane": whole - read - decoded, WHOLE: whole}
+
+
+for _sinks in (1, 4):
+
+    @measurement(f"profile.files {_sinks}", _SECTION, CRASH)
+    def files(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
+        """The parts of bringing records into files."""
+        records = list(stream(scale.backlog))
+        data = records[:_BATCH]
+        lines = as_lines(data).whole
+        with open(folder / "lines", "wb", buffering=0) as file:
+            written = _quickest([lines] * 100, file.write) / _BATCH * sinks
+        (folder / "waiting").mkdir()
+        waiting = background([Gate()], folder / "waiting")
+        sent = _quickest(records, waiting.send)
+        waiting.close(0.0)
+        parts = {
+            "send": sent,
+            "read and settle": _reading(folder, scale.backlog // _BATCH) * sinks,
+            "decode": _decoding([codec.encode(one) for one in data]),
+            "render": _quickest([data] * 100, as_lines) / _BATCH,
+            "write file": written,
+        }
+        pool = background([rex.FileExporter(folder / f"sink-{number}") for number in range(sinks)], folder)
+
+        def loop() -> None:
+            each(pool, records)
+            flushed(pool)
+
+        whole = timed(len(records), loop)[CPU]
+        pool.close(0.0)
+        return {**parts, "threads": whole - sum(parts.values()), WHOLE: whole}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from bench.profile import PARTS, PROFILE, WHOLE
+from bench.profile import PROFILES, WHOLE
 from bench.rows import Failed, NotRun, Outcome, Round, Row, needs
 from bench.subject import Measurement
 
@@ -57,14 +57,19 @@ def _judged(row: Row, rounds: Rounds, guarantees: Mapping[str, str]) -> list[str
 
 
 def profile(rounds: Rounds) -> str:
-    """The table of the parts of a `send`; empty when they were not measured."""
-    found = [outcomes[PROFILE] for outcomes in rounds if PROFILE in outcomes]
-    figures = [outcome for outcome in found if not isinstance(outcome, str)]
+    """The tables of where the time goes, each behind a sentence; empty when nothing of it was measured."""
+    found = {name: [outcomes[name] for outcomes in rounds if name in outcomes] for name in PROFILES}
+    tables = [f"{PROFILES[name][0]}\n\n{_parts(name, outcomes)}" for name, outcomes in found.items() if outcomes]
+    return "\n\n".join(tables)
+
+
+def _parts(name: str, outcomes: Sequence[Outcome]) -> str:
+    figures = [outcome for outcome in outcomes if not isinstance(outcome, str)]
     if not figures:
-        return f"failed: {found[0]}" if found else ""
+        return f"failed: {outcomes[0]}"
     whole = median(outcome[WHOLE] for outcome in figures)
     lines = []
-    for part, text in {**PARTS, WHOLE: "all of it"}.items():
+    for part, text in {**PROFILES[name][1], WHOLE: "all of it"}.items():
         values = [outcome[part] for outcome in figures]
         lines.append([part, spread(values), f"{median(values) / whole:.0%}", text])
     return table(["part", "us", "share", "what it is"], lines)
@@ -74,7 +79,7 @@ def details(measurements: Iterable[Measurement], rounds: Rounds) -> str:
     """A table for each section, with all figures of its measurements."""
     sections: dict[str, list[Measurement]] = {}
     for each in measurements:
-        if each.name != PROFILE and any(each.name in outcomes for outcomes in rounds):
+        if each.name not in PROFILES and any(each.name in outcomes for outcomes in rounds):
             sections.setdefault(each.section, []).append(each)
     return "\n\n".join(f"### {section}\n\n{_section(members, rounds)}" for section, members in sections.items())
 

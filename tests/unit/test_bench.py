@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.aims import topics
 from bench.kills import numbers_of_records, tallied
 from bench.page import page
-from bench.profile import PARTS, PROFILE, WHOLE
+from bench.profile import PROFILES, WHOLE
 from bench.rounds import run_rounds
 from bench.rows import Failed, NotRun, Outcome, Round, Row, needs
 from bench.subject import RATE, REGISTRY, SCALES, Figures, Measurement, Scale, measurement, record, stream, timed
@@ -197,11 +197,13 @@ def test_section_with_many_kinds_of_figures_has_a_line_for_each() -> None:
 
 def test_profile_shows_each_part_and_its_share() -> None:
     """The parts stand in their order with their share of the whole; without them there is no table."""
-    parts: Figures = dict.fromkeys(PARTS, 0.5) | {WHOLE: 4.0}
-    table = profile([{PROFILE: parts}, {PROFILE: "broken"}])
-    assert [cells(table, line)[:3] for line in range(len(PARTS))] == [[part, "0.5", "12%"] for part in PARTS]
-    assert cells(table, len(PARTS))[:3] == [WHOLE, "4", "100%"]
-    assert profile([{PROFILE: "broken"}]) == "failed: broken"
+    name, (text, of) = next(iter(PROFILES.items()))
+    parts: Figures = dict.fromkeys(of, 0.5) | {WHOLE: 4.0}
+    said, _, table = profile([{name: parts}, {name: "broken"}]).partition("\n\n")
+    assert said == text
+    assert [cells(table, line)[:3] for line in range(len(of))] == [[part, "0.5", "12%"] for part in of]
+    assert cells(table, len(of))[:3] == [WHOLE, "4", "100%"]
+    assert profile([{name: "broken"}]) == f"{text}\n\nfailed: broken"
     assert profile([{}]) == ""
 
 
@@ -319,7 +321,7 @@ def test_ctrl_c_ends_with_the_complete_rounds(tmp_path: Path, interrupted: int, 
         ("isolation.beside all four of them", {RATE, "`send`, p99 us", "rise MB"}),
         ("outage.file", {"backlog", "arrived", "seconds"}),
         ("kills.ours to SQLite", {"kills", "accepted", "lost", "twice"}),
-        (PROFILE, {WHOLE, *PARTS}),
+        *((name, {WHOLE, *parts}) for name, (_, parts) in PROFILES.items()),
     ],
 )
 def test_library_can_be_measured(tmp_path: Path, name: str, figures: set[str]) -> None:
