@@ -44,8 +44,8 @@ _DRAIN = {
 }
 _FILES = {
     "send": "`send` of each record into a pool whose target is down",
-    "read and settle": "as above, for each file",
-    "decode": "as above, once for all files",
+    "read and settle": "`FileSpool.read` and `settle` of batches of 1000 that came one by one; for each file",
+    "decode": "`codec.decode_all` of such batches, once for all files",
     "render": "`as_lines` of the same batches: JSON as `json.dumps` spaces it, once for all files",
     "write file": "`os.write` of their lines, for each file",
     "threads": "the rest: the interpreter handed from thread to thread, batches that are short, or rendered again",
@@ -139,12 +139,13 @@ def send(scale: Scale, folder: Path) -> Figures:
     }
 
 
-def _slices(path: Path, batches: int) -> Iterator[Slice]:
+def _slices(path: Path, batches: int, at_once: int) -> Iterator[Slice]:
     """Batches that a spool hands out, each settled before the next is read."""
     spool = FileSpool(path)
     payloads = [codec.encode(data) for data in stream(_BATCH)]
     for _ in range(batches):
-        spool.append(payloads, _LANE, time=0.0)
+        for first in range(0, _BATCH, at_once):
+            spool.append(payloads[first : first + at_once], _LANE, time=0.0)
     after = 0
     while (kept := spool.read("lane", after, _BATCH, 1 << 20)) is not None:
         yield kept
@@ -153,11 +154,11 @@ def _slices(path: Path, batches: int) -> Iterator[Slice]:
     spool.close()
 
 
-def _reading(folder: Path, batches: int) -> float:
-    """Microseconds of the processor for reading and settling a record."""
+def _reading(folder: Path, batches: int, at_once: int) -> float:
+    """Microseconds of the processor for reading and settling a record, where so many were appended at once."""
     took = []
     for turn in range(_TURNS):
-        slices = _slices(folder / f"alone {turn}", batches)
+        slices = _slices(folder / f"alone {turn}", batches, at_once)
         next(slices)  # appending comes before the first
         began = time.process_time()
         count = sum(len(kept) for kept in slices)
@@ -173,7 +174,7 @@ def _decoding(payloads: list[bytes]) -> float:
 def drain(scale: Scale, folder: Path) -> Figures:
     """The parts of draining a backlog to an exporter that reads each record."""
     batches = scale.backlog // _BATCH
-    read = _reading(folder, batches)
+    read = _reading(folder, batches, _BATCH)
     decoded = _decoding([codec.encode(data) for data in stream(_BATCH)])
     gate = Gate(reads=True)
     pool = background([gate], folder)
@@ -200,7 +201,7 @@ for _sinks in (1, 4):
         waiting.close(0.0)
         parts = {
             "send": sent,
-            "read and settle": _reading(folder, scale.backlog // _BATCH) * sinks,
+            "read and settle": _reading(folder, scale.backlog // _BATCH, 1) * sinks,
             "decode": _decoding([codec.encode(one) for one in data]),
             "render": _quickest([data] * 100, as_lines) / _BATCH,
             "write file": written,

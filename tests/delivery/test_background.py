@@ -146,6 +146,28 @@ def test_a_stream_of_records_does_not_wake_its_lane_for_each(
     target.wait_for(lambda: target.got == list(range(101)))
 
 
+def test_a_lane_that_has_taken_all_gives_the_next_records_a_moment(
+    background: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in during a call is not taken at once, a few records at a time, but with what follows."""
+    moments: list[Callable[[], None]] = []
+    gate = Gate()
+    target = FakeTarget(gate)
+    engine = background(t=target)
+    driver = engine.background()
+    monkeypatch.setattr(driver.workers, "soon", moments.append)
+    send(engine, 0)
+    target.wait_for(lambda: len(target.calls) == 1)
+    send(engine, 1)
+    gate.open.set()
+    with driver.progress:
+        assert driver.progress.wait_for(lambda: len(moments) == 1, PATIENCE)
+    assert [[0]] == target.calls
+    send(engine, 2)
+    moments[0]()
+    assert [[0], [1, 2]] == target.calls
+
+
 @pytest.mark.parametrize("ask", [lambda engine: engine.background().hurry(), lambda engine: engine.flush(PATIENCE)])
 def test_who_waits_is_not_kept_by_a_lane_that_lingers(
     background: MakeEngine, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Engine], object]

@@ -379,6 +379,21 @@ def test_opening_does_not_read_the_backlog(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_lanes_side_by_side_read_the_file_once(tmp_path: Path) -> None:
+    """What one lane has read as the file grew, the lane behind it gets without another look at the file."""
+    files = Counting()
+    with closing(FileSpool(tmp_path / "q", files=files)) as spool:
+        after = 0
+        for number in range(50):
+            keep(spool, b"%d" % number, lanes=AB)
+            part = spool.read("a", after, 10, 1 << 20)
+            assert part is not None
+            after = part.places[-1]
+        read = len(files.reads)
+        behind = [payload for part in slices(spool, "b") for payload in part.payloads]
+        assert ([b"%d" % number for number in range(50)], read) == (behind, len(files.reads))
+
+
 def test_lanes_that_take_turns_do_not_fill_the_state(tmp_path: Path) -> None:
     """Records of other lanes in between leave no holes in a cursor."""
     spool = FileSpool(tmp_path / "q")

@@ -212,6 +212,11 @@ class Lane:
         with self.mutex:
             self._position.go_on_with_new()
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether the last step took all there was."""
+        return self._position.caught_up
+
     def owes_tried(self) -> bool:
         """Whether something is owed that has had its first attempt."""
         with self.mutex:

@@ -67,12 +67,14 @@ class Position:
         slices: Cuts batches out of them.
 
     Attributes:
+        caught_up: Whether the slice under way is all there was.
         seen: Place up to which records have had their first attempt, or were there before this lane.
     """
 
     def __init__(self, target: Target, sources: Sources, slices: Slices) -> None:
         self._target = target
         self._sources = sources
+        self.caught_up = False
         self.seen: int
         self.all_tried()
         self._slices = slices
@@ -106,6 +108,7 @@ class Position:
             before: Run and number of a record: of its run, only older ones are taken.
             pins: Whether the spool notes what a stable target is about to get.
         """
+        end = self._sources.own.spool.next_place - 1
         source, kept = self._next()
         if kept is None and self._turn_back():
             source, kept = self._next()
@@ -115,6 +118,7 @@ class Position:
             if kept is not None and pins and self._target.stable:
                 source.spool.pin(source.lane, kept.places)
         self._flight = source, kept
+        self.caught_up = kept is not None and source is self._sources.own and kept.places[-1] >= end
         return kept
 
     @property

@@ -41,9 +41,15 @@ class Slices:
         kept = source.spool.read(source.lane, after, *self._room())
         if kept is None:
             return None
-        if kept.flags & Flag.BUNDLED and len(kept) > 1:
-            return source.spool.read(source.lane, after, 1, 1)
-        return self._as_tried(kept) if self._alone else first_of(kept, self._shared.aligned(kept))
+        count = self._part(kept)
+        # Read again, for the spool settles at once just what it has handed out.
+        return kept if count == len(kept) else source.spool.read(source.lane, after, count, self._target.batch_bytes)
+
+    def _part(self, kept: Slice) -> int:
+        """How many records of a slice to take."""
+        if kept.flags & Flag.BUNDLED:
+            return 1
+        return self._as_tried(kept) if self._alone else self._shared.aligned(kept)
 
     def recalled(self, source: Source) -> Slice | None:
         """The batch that was in doubt when the target was last tried, maybe by another process."""
@@ -75,11 +81,10 @@ class Slices:
         most_records, most_bytes = self._throttle.room(self._clock.now())
         return min(records, most_records), min(size, most_bytes)
 
-    def _as_tried(self, kept: Slice) -> Slice:
-        """The slice up to the first record that was tried as a batch of its own; or that record."""
+    def _as_tried(self, kept: Slice) -> int:
+        """How many come before the first record that was tried as a batch of its own; 1 when it is the first."""
         ids = [(kept.run, number) for number in kept.numbers]
-        first = next((i for i, id in enumerate(ids) if id in self._alone), len(kept))
-        return first_of(kept, first or 1)
+        return next((i for i, id in enumerate(ids) if id in self._alone), len(kept)) or 1
 
 
 def older(kept: Slice, number: int) -> Slice | None:

@@ -20,8 +20,8 @@ __all__ = ["Lane", "Ledger"]
 
 # Sealed segments whose files stay open for reading.
 _OPEN = 16
-# Windows that are kept for the lanes that come behind.
-_RECENT = 4
+# Bytes of the windows that are kept for the lanes that come behind.
+_RECENT = 4 * CHUNK
 
 
 class Lane:
@@ -69,8 +69,9 @@ class Ledger:
         self.found_gaps: list[Segment] = []
         # Segments in which nothing was owed when somebody settled there last.
         self._settled: dict[int, Segment] = {}
-        # Segment and offset -> bytes looked at, window: lanes that read the same share it.
-        self._recent: dict[tuple[int, int], tuple[int, Window]] = {}
+        # Segment and offset -> window: lanes that read the same share it.
+        self._recent: dict[tuple[int, int], Window] = {}
+        self._recent_size = 0
         self._retire = retire
 
     # ---------------------------------------------------------------- lanes
@@ -147,15 +148,15 @@ class Ledger:
 
     def window(self, segment: Segment, offset: int, context: Context) -> Window | None:
         """Read on in a segment; damage that is met is counted and stepped over."""
-        key, end = (segment.number, offset), min(offset + CHUNK, segment.end)
-        recent = self._recent.get(key)
-        if recent is not None and recent[0] == end:
-            return recent[1]
-        window = self._read(segment, offset, context)
-        if window is not None:
-            self._recent[key] = end, window
-            if len(self._recent) > _RECENT:
-                del self._recent[next(iter(self._recent))]
+        key = segment.number, offset
+        # One that another lane has read may be short by now: what has come since is in the windows behind it.
+        window = self._recent.get(key)
+        if window is None and (window := self._read(segment, offset, context)) is not None:
+            self._recent[key] = window
+            self._recent_size += window.stop - offset
+            while self._recent_size > _RECENT and len(self._recent) > 1:
+                oldest = next(iter(self._recent))
+                self._recent_size -= self._recent.pop(oldest).stop - oldest[1]
         return window
 
     def _read(self, segment: Segment, offset: int, context: Context) -> Window | None:
@@ -189,6 +190,7 @@ class Ledger:
         found = segment.rescan()
         segment.done = {}
         self._recent.clear()
+        self._recent_size = 0
         for lane in self.lanes.values():
             lane.segment = lane.window = None
             lane.handed = Handed()
