@@ -20,6 +20,7 @@ import resilient_exporters as rex
 from resilient_exporters.cli.commands import commands
 from resilient_exporters.cli.endings import Ending
 from resilient_exporters.cli.plain import cut, plain, shown
+from resilient_exporters.spool.files import Files
 from tests.cli.conftest import Down, Picky
 
 ROOT = Path(__file__).parents[2]
@@ -131,9 +132,11 @@ def test_usage() -> None:
 
 
 @pytest.mark.parametrize("names", READING, ids=" ".join)
-def test_reading_changes_nothing(stopped: Path, names: list[str]) -> None:
-    """Commands that look change neither bytes nor names."""
+def test_reading_changes_nothing(stopped: Path, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that look take no lock, and change neither bytes nor names."""
     before = contents(stopped.parent)
+    for call in ("open_lock", "lock"):
+        monkeypatch.setattr(Files, call, lambda *arguments: pytest.fail("reading takes a lock"))
     run(*names, stopped)
     run(*names, stopped, "--json")
     run("dead", "export", stopped, "/dev/null")

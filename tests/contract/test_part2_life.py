@@ -85,6 +85,30 @@ def test_many_receipts_at_once(make_pool: MakePool) -> None:
     assert list(range(300)) == target.got
 
 
+def test_no_call_of_background_mode_waits_for_a_target(make_pool: MakePool, tmp_path: Path) -> None:
+    """Beside a target that hangs, a task gets through all calls that keep, count and tell, and the loop goes on."""
+    target = MemoryBatchExporter("t")
+    target.hang()
+    pool = make_pool([target], *BACKGROUND, use_memory=False, tmp_file=tmp_path / "kept")
+
+    async def main() -> list[Any]:
+        receipts = []
+        for number in range(0, 300, 3):
+            receipts.append(pool.submit(number))
+            pool.send(number + 1)
+            pool.using(safety="power").send_many([number + 2])
+            assert pool.has_unsent_data()
+            assert pool.status().exporters[0].accepted == number + 3
+            await asyncio.sleep(0)
+        assert [] == target.got
+        target.release()
+        return await asyncio.gather(*receipts)
+
+    assert [[(None, True)]] * 100 == asyncio.run(asyncio.wait_for(main(), 20))
+    pool.flush(20)
+    assert list(range(300)) == target.got
+
+
 # --- per-call options
 
 

@@ -18,6 +18,7 @@ from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
 
 MakePool = Callable[..., rex.ExporterPool]
 THREADS = 8
+MODES: list[dict[str, Any]] = [{"num_threads": 1}, {"num_threads": 2, "wait_for_result": False}]
 
 
 def hammer(work: Callable[[int], None], threads: int = THREADS) -> None:
@@ -205,10 +206,11 @@ def test_a_send_from_an_exporter_into_another_pool_is_kept(make_pool: MakePool) 
     assert ["x", "inner y"] == a.got
 
 
-def test_two_pools_that_send_to_each_other_in_threads_do_not_lock(make_pool: MakePool) -> None:
+@pytest.mark.parametrize("mode", MODES, ids=["foreground", "background"])
+def test_two_pools_that_send_to_each_other_in_threads_do_not_lock(make_pool: MakePool, mode: dict[str, Any]) -> None:
     """Two pools whose exporters send into each other, hammered by threads, neither lock up nor lose anything."""
     a, b = Sender("a"), Sender("b")
-    pool_a, pool_b = make_pool([a], name="pa"), make_pool([b], name="pb")
+    pool_a, pool_b = make_pool([a], name="pa", **mode), make_pool([b], name="pb", **mode)
     a.pool, b.pool = pool_b, pool_a
 
     def work(i: int) -> None:
@@ -314,7 +316,8 @@ def test_the_library_s_own_log_may_go_into_the_pool(make_pool: MakePool, backgro
     assert list(range(20)) == [data for data in target.got if not isinstance(data, str)]
 
 
-def test_an_exporter_may_log_into_its_own_pool(make_pool: MakePool) -> None:
+@pytest.mark.parametrize("mode", MODES, ids=["foreground", "background"])
+def test_an_exporter_may_log_into_its_own_pool(make_pool: MakePool, mode: dict[str, Any]) -> None:
     """An exporter whose client library logs, with the root logger going into the pool, does not lock up."""
 
     class Chatty(MemoryExporter):
@@ -324,13 +327,16 @@ def test_an_exporter_may_log_into_its_own_pool(make_pool: MakePool) -> None:
             return super().send(data, **kwargs)
 
     target = Chatty()
-    pool = make_pool([target])
+    pool = make_pool([target], **mode)
     logger = logging.getLogger("client library")
     handler = LogToPool(pool)
     logger.addHandler(handler)
     try:
         pool.send(1)
+        target.wait_for(1)
+        pool.send_unsent_data()
         pool.send(2)
+        target.wait_for(3)
         pool.send_unsent_data()
     finally:
         logger.removeHandler(handler)
