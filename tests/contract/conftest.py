@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import resilient_exporters as rex
+from tests.balance import hold_to_accounts
 
 PRELUDE = """
 import json, os, signal, sys, threading, time
@@ -38,8 +39,15 @@ def short_collections() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def accounts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pool that is closed in a test accounts for each record sent to it, in ways that can be counted."""
+    if request.node.get_closest_marker("uncounted") is None:
+        hold_to_accounts(monkeypatch)
+
+
 @pytest.fixture
-def make_pool() -> Iterator[Callable[..., rex.ExporterPool]]:
+def make_pool(accounts: None) -> Iterator[Callable[..., rex.ExporterPool]]:
     """Makes pools as `ExporterPool` does, and closes them at the end of the test."""
     with ExitStack() as stack:
 

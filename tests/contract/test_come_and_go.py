@@ -15,6 +15,7 @@ from resilient_exporters.delivery.lane import Lane
 from resilient_exporters.testing import MemoryBatchExporter, MemoryExporter
 
 MakePool = Callable[..., rex.ExporterPool]
+pytestmark = pytest.mark.uncounted("exporters that come and go get less than all, and adopt what others were sent")
 
 PATIENCE = 60.0
 

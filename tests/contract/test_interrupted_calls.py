@@ -13,8 +13,11 @@ import resilient_exporters as rex
 from tests.contract.test_interrupted_send import Interrupt
 from tests.counts import STRIDE
 
-# Python itself swallows an interrupt that comes while a generator is finalized.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    # Python itself swallows an interrupt that comes while a generator is finalized.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.uncounted("an interrupt may come between settling a record and counting it"),
+]
 
 PATIENCE = 60.0
 

@@ -74,6 +74,7 @@ def test_send_many_of_nothing(make_pool: MakePool) -> None:
     assert 0 == target.calls
 
 
+@pytest.mark.uncounted("it is refused in the midst of a chunk")
 def test_send_many_refuses_what_send_refuses(make_pool: MakePool, tmp_path: Path) -> None:
     """Data that cannot be kept raises DataTypeError, and an unknown keyword TypeError."""
 

@@ -153,6 +153,7 @@ def test_a_memory_pool_does_not_look_at_its_file(make_pool: MakePool, tmp_path: 
         assert [1, 2] == target.got
 
 
+@pytest.mark.uncounted("adopted at the switch")
 def test_what_is_in_the_file_is_adopted_at_the_switch(make_pool: MakePool, tmp_path: Path) -> None:
     """Records of an earlier run are left alone while in memory, and owed once the pool switched to the file."""
     first = make_pool([MemoryExporter("t", up=False)], use_memory=False, tmp_file=tmp_path / "kept")

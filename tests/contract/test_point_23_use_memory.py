@@ -75,6 +75,7 @@ def test_only_for_those_that_owe(make_pool: MakePool, tmp_path: Path) -> None:
     assert [0, 1, 2] == a.got == b.got
 
 
+@pytest.mark.uncounted("adopted at the switch")
 def test_a_file_that_holds_something_is_not_truncated(make_pool: MakePool, tmp_path: Path) -> None:
     """Switching to a file with records of an earlier run keeps those and adds what was in memory."""
     earlier = make_pool([MemoryExporter("t", up=False)], use_memory=False, tmp_file=tmp_path / "kept")
@@ -184,6 +185,7 @@ def test_switching_in_the_background(make_pool: MakePool, tmp_path: Path) -> Non
     assert list(range(400)) == target.got
 
 
+@pytest.mark.uncounted("adopted at the switch")
 def test_letters_in_a_file_that_is_gone_on_in(make_pool: MakePool, tmp_path: Path) -> None:
     """With `use_memory=False` the letters that lie in the file count at once, beside those that memory brings."""
 

@@ -40,6 +40,7 @@ def test_an_inner_pool_succeeds_when_all_of_its_exporters_did(make_pool: MakePoo
     assert not pool.has_unsent_data()
 
 
+@pytest.mark.uncounted("sent through a pool inside")
 @pytest.mark.parametrize("use_memory", [True, False])
 def test_deep_nesting_resends_to_the_leaves_that_failed(make_pool: MakePool, tmp_path: Path, use_memory: bool) -> None:
     """Three levels deep a record is kept for, and re-sent to, just the leaves that failed; also after a restart."""
@@ -133,6 +134,7 @@ def test_what_an_inner_pool_kept_before_comes_along(make_pool: MakePool, tmp_pat
     assert [{"table": "t"}, {}] == leaf.kwargs
 
 
+@pytest.mark.uncounted("sent through a pool inside")
 def test_saving_by_hand_for_an_inner_pool(make_pool: MakePool) -> None:
     """`save_unsent_data` under an inner pool's name keeps for all of its leaves and for no others."""
     a, b, c = MemoryExporter("a"), MemoryExporter("b"), MemoryExporter("c")

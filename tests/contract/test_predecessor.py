@@ -223,6 +223,7 @@ def test_case_14_a_coarse_clock(
     assert not pool.has_unsent_data()
 
 
+@pytest.mark.uncounted("adopted at the switch")
 def test_case_15_a_switch_erases_nothing(make_pool: MakePool, tmp_path: Path) -> None:
     """15: switching from memory to a file that an earlier run left does not erase what is there."""
     earlier = make_pool([MemoryExporter("t", up=False)], use_memory=False, tmp_file=tmp_path / "store")
