@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from resilient_exporters.delivery.reentry import at_work, inside
+from resilient_exporters.delivery.reentry import Here, at_work, inside
+from tests.delivery.targets import in_threads
 
 
 def test_a_job_is_marked_while_it_runs() -> None:
@@ -40,3 +41,17 @@ def test_other_threads_are_not_marked() -> None:
 
     at_work(job)
     assert [(0, None)] == seen
+
+
+def test_a_finalizer_may_ask_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a thread whose own object is just being made, where a garbage collection may begin."""
+    found: list[tuple[str, int]] = []
+    make = Here.__init__
+
+    def making(here: Here) -> None:
+        found.append((threading.current_thread().name, inside.here.calls))
+        make(here)
+
+    monkeypatch.setattr(Here, "__init__", making)
+    in_threads(lambda: at_work(lambda: found.append(("work", inside.here.calls))))
+    assert [0, 1] == [calls for _, calls in found]

