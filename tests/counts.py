@@ -30,8 +30,8 @@ def _count(everyday: int, ci: int) -> int:
 
 STATES = _count(1_500, 20_000)
 """States after a power cut in long histories, for each kind of spool."""
-HISTORIES = _count(4, 100)
-"""States that are tried after one cut in a short history, where there are more."""
+HISTORIES = _count(4, 3_000)
+"""States that are tried after one cut in a short history, where there are more; in CI that is none."""
 KILLS = _count(8, 200)
 """Real kills of each program that is killed, and lost replies of each exporter."""
 RUNS = _count(6, 20)

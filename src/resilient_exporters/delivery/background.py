@@ -314,7 +314,7 @@ class Background:
             if step is not Step.MORE:
                 seat.passing = False
                 return self._pass_over(seat, step)
-            if not lists and lane.caught_up and lane.target.batches:
+            if not (lists or seat.passing) and lane.caught_up and lane.target.batches:
                 return None  # what has come meanwhile is little: in a moment it is more, and still one batch
             if not lists and self._clock.now() >= ends:
                 with self._stepping:

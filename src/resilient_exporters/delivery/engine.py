@@ -164,7 +164,7 @@ class Engine:
         """Keep a record for lanes, whatever the settings say."""
         self.check_open()
         lanes = frozenset(lanes)
-        if self.settings.manual:
+        if self.settings.manual and self.settings.background:
             for name in lanes:
                 if (lane := self.lanes.get(name)) is not None:
                     lane.hold(parcel.run, parcel.number)
