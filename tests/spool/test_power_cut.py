@@ -42,7 +42,17 @@ STEPS: dict[str, Callable[[History], object]] = {
 }
 
 
-@pytest.mark.parametrize("first", STEPS)
+def begins_something(name: str) -> bool:
+    """Whether a step does anything to an empty spool; if not, a history that begins with it is a shorter one."""
+    history = History(TornFiles(page=PAGE), open_spool)
+    before = history.files.operations
+    STEPS[name](history)
+    after = history.files.operations
+    history.spool.close()
+    return after > before
+
+
+@pytest.mark.parametrize("first", [*filter(begins_something, STEPS)])
 def test_all_short_histories(first: str) -> None:
     """Every sequence of up to three steps, cut before every sync and at the end, in every state the disk may be in."""
     tried = set()
