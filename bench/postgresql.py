@@ -116,12 +116,11 @@ def export(scale: Scale, folder: Path) -> Figures:
 
 
 def _batch(number: int) -> Batch:
-    """1000 records that are decoded already."""
+    """1000 records that are decoded already, into the very rows that the bare ways store: so caches are as warm."""
     numbers = list(range(number * len(_ROWS) + 1, (number + 1) * len(_ROWS) + 1))
     records = [Record(RecordId(1, n), 0.0, {}, row.copy) for n, row in zip(numbers, _ROWS, strict=True)]
-    for each in records:
-        assert each.data
-    return Batch(records, lane="bench", run=1, numbers=numbers, deadline=time.monotonic() + 600)
+    deadline = time.monotonic() + 600
+    return Batch(records, lane="bench", run=1, numbers=numbers, deadline=deadline, data=_ROWS.copy)
 
 
 @measurement("postgresql.far away", "1000 records through a round trip of 50 ms", THERE)

@@ -81,10 +81,11 @@ class Batch(Sequence[Record]):
         doubt: True when an earlier attempt at some of it may have reached the target.
 
     Args:
+        data: Makes what the property of that name has, quicker than record by record; or None.
         rendered: Does what the method of that name does, for all exporters at once; None: for this batch alone.
     """
 
-    __slots__ = ("_rendered", "deadline", "doubt", "lane", "numbers", "records", "run")
+    __slots__ = ("_data", "_rendered", "deadline", "doubt", "lane", "numbers", "records", "run")
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Batch(Sequence[Record]):
         numbers: Sequence[int],
         deadline: float,
         doubt: bool = False,
+        data: Callable[[], list[Any]] | None = None,
         rendered: Callable[[Callable[[Sequence[Any]], Any]], Any] | None = None,
     ) -> None:
         self.records = records
@@ -103,7 +105,13 @@ class Batch(Sequence[Record]):
         self.numbers = numbers
         self.deadline = deadline
         self.doubt = doubt
+        self._data = data
         self._rendered = rendered
+
+    @property
+    def data(self) -> list[Any]:
+        """What `data` of each record is, in order."""
+        return [record.data for record in self.records] if self._data is None else self._data()
 
     def rendered(self, render: Callable[[Sequence[Any]], _T]) -> _T:
         """What a function makes of the data of all records, made once for all exporters that ask for the same.
@@ -118,7 +126,7 @@ class Batch(Sequence[Record]):
             'a'
         """
         if self._rendered is None:
-            return render([record.data for record in self.records])
+            return render(self.data)
         made: _T = self._rendered(render)
         return made
 

@@ -116,6 +116,11 @@ class _Content:
         data = made[index] = self._load(self.slice.payloads[index])
         return data
 
+    def all(self) -> list[Any]:
+        """The data of all records."""
+        made = self.made or self.begin()
+        return [self.make(index) if data is _UNMADE else data for index, data in enumerate(made)]
+
     def _decoded(self) -> list[Any] | None:
         """The data of all records; None when they have to be made one by one."""
         if not self._plain or len(self.slice.payloads) == 1:
@@ -186,10 +191,17 @@ def batch_of(
     """The batch that an exporter gets for a slice, and the keyword arguments that it takes."""
     kwargs = target.accepted(options_of(slice))
     plain = shareable(slice)
-    records = _Records(_Content(slice, kwargs, _loader(target, slice.flags), plain))
-    rendered = partial(shared.rendered, slice) if plain else None
-    numbers = slice.numbers
-    batch = Batch(records, lane=lane, run=slice.run, numbers=numbers, deadline=deadline, doubt=doubt, rendered=rendered)
+    content = _Content(slice, kwargs, _loader(target, slice.flags), plain)
+    batch = Batch(
+        _Records(content),
+        lane=lane,
+        run=slice.run,
+        numbers=slice.numbers,
+        deadline=deadline,
+        doubt=doubt,
+        data=content.all,
+        rendered=partial(shared.rendered, slice) if plain else None,
+    )
     return batch, kwargs
 
 

@@ -118,7 +118,7 @@ class Exporter:
 
         Called by one thread at a time, not always the same one, never again before it returned. All records of the
         batch belong to one run and were sent with the same keyword arguments: those that the signature names (all with
-        `**options`) arrive as keywords. `batch.records[i].data` is the data, an object of the exporter's own;
+        `**options`) arrive as keywords. `batch.data` is a list of the data, objects of the exporter's own;
         `batch.records[i].id` never changes, `batch.token` names the batch, `batch.deadline` is when to be done.
 
         Returning means: the target has all of it. Otherwise raise

@@ -127,11 +127,12 @@ class Store:
 
     def _fit(self, table: Table) -> tuple[dict[int, Row], dict[int, Row]]:
         """Index -> row of those pending records that the table has all columns for, and of those it has not."""
-        records = self.batch.records
-        pending = self._pending(range(len(records)))
+        data = self.batch.data
+        pending = self._pending(range(len(data)))
         if self.permanent:
             pending = [index for index in pending if index not in self.permanent]
-        data = [records[index].data for index in pending]
+        if len(pending) < len(data):
+            data = [data[index] for index in pending]
         if table.suits(data):
             return dict(zip(pending, data, strict=True)), {}
         fitting: dict[int, Row] = {}
@@ -195,7 +196,8 @@ class Store:
         pending: Collection[int] = rows
         for _ in range(_OVERTAKEN):
             version, resolved = self.ledger.of(self.batch, self.session)
-            resolved = _joined(resolved, [self.batch.numbers[i] for i in pending])
+            numbers = self.batch.numbers
+            resolved = _joined(resolved, numbers if len(pending) == len(numbers) else [numbers[i] for i in pending])
             values: dict[str, Any] = {
                 "rows": self._rendered(rows, pending),
                 "run": f"{self.batch.run:016x}",
@@ -215,7 +217,7 @@ class Store:
         raise TargetDown(f"{self.batch.lane}: others store records of the same run all the time")
 
     def _rendered(self, rows: dict[int, Row], indexes: Collection[int]) -> str:
-        sent = merged([rows[index] for index in indexes], self.upsert_on)
+        sent = merged(rows.values() if indexes is rows else [rows[index] for index in indexes], self.upsert_on)
         text = _json(sent)
         return (_json(list(map(finite, sent))) if b"null" in text else text).decode()
 

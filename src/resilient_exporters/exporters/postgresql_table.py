@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from resilient_exporters.exceptions import DataTypeError
@@ -120,7 +121,7 @@ class Table:
         refused: dict[int, str] = {}
         for name, column in self.columns.items():
             kind = column.kind
-            if kind is None or kind.fits([row.get(name) for row in rows.values()]):
+            if kind is None or kind.fits(_values_of(rows.values(), name)):
                 continue
             for index, row in rows.items():
                 value = row.get(name)
@@ -146,7 +147,7 @@ class Table:
         """
         named = set().union(*rows.values())
         used = tuple(name for name in self.columns if name in named)
-        if all(len(row) == len(used) for row in rows.values()):
+        if not set(map(len, rows.values())) - {len(used)}:
             return [(used, list(rows))] if rows else []
         telling = used if exactly else tuple(name for name in used if self.columns[name].filled)
         groups: dict[tuple[str, ...], list[int]] = {}
@@ -178,6 +179,14 @@ class Table:
             f"{_conflict(columns, upsert_on)}) "
             "select count(*) from claimed"
         )
+
+
+def _values_of(rows: Collection[Row], name: str) -> list[Any]:
+    """What rows have in a column, None where they lack it."""
+    try:
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
 
 
 def _conflict(columns: Sequence[str], upsert_on: Sequence[str]) -> str:

@@ -39,10 +39,11 @@ class Kind:
 
     def fits(self, values: Sequence[Any]) -> bool:
         """Whether all values are right as they are: mostly they are, and this tells without a look at each."""
-        others = set(map(type, values)) - self.plain
+        kinds = set(map(type, values))
+        others = kinds - self.plain
         if others != {list} or not self.elements:
             return not others
-        lists = [value for value in values if type(value) is list]
+        lists = values if kinds == {list} else [value for value in values if type(value) is list]
         return set(map(type, chain.from_iterable(lists))) <= self.elements
 
 

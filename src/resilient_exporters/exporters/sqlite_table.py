@@ -125,8 +125,9 @@ def as_rows(batch: Batch, indexes: list[int]) -> tuple[dict[int, Row], dict[int,
     """The rows that records become; index -> reason of those that cannot."""
     rows: dict[int, Row] = {}
     refused: dict[int, str] = {}
+    everything = batch.data
     for index in indexes:
-        data = batch.records[index].data
+        data = everything[index]
         try:
             rows[index] = _row(data) if isinstance(data, dict) else {"data": _value(data, "data")}
         except DataTypeError as error:
