@@ -230,7 +230,7 @@ class MemoryBatchExporter(_Fake):
             self._desk.leave()
 
     def _refusal(self, batch: Batch) -> RecordsRefused | None:
-        refused = {i: "refused on command" for i, record in enumerate(batch.records) if self._refuses(record.data)}
+        refused = {i: "refused on command" for i, data in enumerate(batch.data) if self._refuses(data)}
         return RecordsRefused(permanent=refused) if refused else None
 
     def _take(self, batch: Batch, options: dict[str, Any], refusal: RecordsRefused | None) -> None:
