@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from resilient_exporters.delivery.clock import SystemClock
-from resilient_exporters.delivery.workers import Workers
+from resilient_exporters.delivery.workers import MOMENT, Workers
 from resilient_exporters.testing.clock import ManualClock
 from tests.delivery.targets import PATIENCE
 
@@ -173,6 +174,19 @@ def test_a_moment_passes_although_the_clock_stands_still(jobs: Jobs) -> None:
     workers.soon(jobs)
     assert jobs.wait(lambda: jobs.running == 1)
     assert [] == planned
+    workers.stop()
+
+
+def test_moments_end_together(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is to run soon runs with those who wait already: lanes that look together find the same records."""
+    monkeypatch.setattr(Workers, "_call_somebody_locked", lambda self: None)
+    workers = Workers(2, None, ManualClock(), "w")
+    workers.soon(jobs)
+    (first,) = workers._soon
+    while time.monotonic() == first[0] - MOMENT:
+        pass
+    workers.soon(jobs)
+    assert [at for at, _ in workers._soon] == [first[0]] * 2
     workers.stop()
 
 

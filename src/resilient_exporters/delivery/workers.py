@@ -73,7 +73,9 @@ class Workers:
         """
         with self._lock:
             if not self._stopped:
-                self._soon.append((time.monotonic() + MOMENT, job))
+                # All that wait for a moment wait for the same one: lanes that look together find the same records.
+                at = self._soon[-1][0] if self._soon else time.monotonic() + MOMENT
+                self._soon.append((at, job))
                 self._call_somebody_locked()
 
     def stop(self) -> None:

@@ -185,6 +185,8 @@ class Spool(Protocol):
     def read(self, lane: str, after: int, records: int, size: int) -> Slice | None:
         """The next records that `lane` owes at places above `after`; None when there are none.
 
+        It may end sooner than it has to, where a slice ended that another lane was handed.
+
         Args:
             lane: Name of the lane.
             after: A place from an earlier slice, or 0 for the beginning.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from resilient_exporters.spool.cursor import Places, runs
 from resilient_exporters.spool.frame import Context
@@ -12,6 +13,7 @@ from resilient_exporters.spool.handed import Handed
 from resilient_exporters.spool.interface import Slice
 from resilient_exporters.spool.log import Log
 from resilient_exporters.spool.picking import Pick
+from resilient_exporters.spool.recent import Handout, Recent, own_sets
 from resilient_exporters.spool.scan import Scan
 from resilient_exporters.spool.segment import Segment, Tally
 from resilient_exporters.spool.window import CHUNK, Damaged, Entry, Window
@@ -72,6 +74,7 @@ class Ledger:
         # Segment and offset -> window: lanes that read the same share it.
         self._recent: dict[tuple[int, int], Window] = {}
         self._recent_size = 0
+        self._handouts = Recent()
         self._retire = retire
 
     # ---------------------------------------------------------------- lanes
@@ -191,6 +194,7 @@ class Ledger:
         segment.done = {}
         self._recent.clear()
         self._recent_size = 0
+        self._handouts.clear()
         for lane in self.lanes.values():
             lane.segment = lane.window = None
             lane.handed = Handed()
@@ -213,18 +217,37 @@ class Ledger:
 
     def read(self, lane: Lane, after: int, records: int, size: int) -> Slice | None:
         """The next records that a lane owes behind `after`."""
-        pick = Pick(lane.places, lane.places.after(after), records, size)
-        for segment, window in self._windows_for(lane, pick):
-            mine = {number for number, lanes in segment.sets.items() if lane.name in lanes}
-            lane.index = pick.take(window, lane.index, mine)
-            if pick.full:
-                break
-        found = pick.found
+        place = lane.places.after(after)
+        found = self._as_others(lane, place, records, size) or self._pick(lane, place, records, size)
         if found is None:
             return None
         lane.handed.note(found.places, found.payloads)  # type: ignore[arg-type]  # bytes in files
         if lane.places.floor == found.places[0] - 1:
             lane.oldest = found.places[0], found.times[0]
+        return found
+
+    def _as_others(self, lane: Lane, place: int, records: int, size: int) -> Slice | None:
+        """What another lane was handed at a place, if it is this lane's as well."""
+        there = self._handouts.find(place, lane.name, lane.places, records, size, self.log.next_place - place)
+        if there is None:
+            return None
+        lane.segment, lane.window, lane.index = there.segment, there.window, there.entry
+        return replace(there.slice)
+
+    def _pick(self, lane: Lane, place: int, records: int, size: int) -> Slice | None:
+        """What a lane owes from a place on, picked from the segments."""
+        pick = Pick(lane.places, place, records, size)
+        sets: dict[Segment, set[int]] = {}
+        for segment, window in self._windows_for(lane, pick):
+            mine = sets[segment] = own_sets(segment, lane.name)
+            lane.index = pick.take(window, lane.index, mine)
+            if pick.full:
+                break
+        found = pick.found
+        if found is not None and len(self.lanes) > 1:
+            taken = sum(map(len, found.payloads))  # type: ignore[arg-type]  # bytes in files
+            self._handouts.note(Handout(found, taken, size, sets, lane.segment, lane.window, lane.index))
+            return replace(found)
         return found
 
     def _windows_for(self, lane: Lane, pick: Pick) -> Iterator[tuple[Segment, Window]]:
