@@ -173,9 +173,10 @@ def test_an_exporter_alone_may_be_switched_too(tmp_path: Path) -> None:
     assert [1, 2, 3] == target.got
 
 
-def test_switching_in_the_background(make_pool: MakePool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.0005])
+def test_switching_in_the_background(make_pool: MakePool, tmp_path: Path, seconds: float) -> None:
     """Switches while the background delivers lose, double and reorder nothing."""
-    target = MemoryExporter("t", seconds=0.0005)
+    target = MemoryExporter("t", seconds=seconds)
     pool = make_pool([target], None, 2, False, tmp_file=tmp_path / "kept")
     for number in range(400):
         if number % 50 == 49:

@@ -120,6 +120,54 @@ def test_single_records_before_a_given_one() -> None:
     assert [0, 1, 2, 3, 4] == rig.target.got
 
 
+# --- single records, read together
+
+
+def test_a_single_record_is_settled_before_the_next_is_tried() -> None:
+    """So a crash doubles one record at most, although many are read at once."""
+    rig = Rig(FakeTarget(**SINGLE))
+    rig.keep(*range(500))
+    left: list[int] = []
+
+    def judge(data: list[Any]) -> Verdict:
+        left.append(rig.lane.owed() + data[0])
+        return None
+
+    rig.target.judge = judge
+    rig.run_pass()
+    assert [500] * 500 == left
+
+
+def test_single_records_are_read_together_while_calls_are_quick() -> None:
+    """Each step takes more than the one before; one that takes a moment ends with the record under way."""
+    rig = Rig(FakeTarget(**SINGLE))
+    rig.keep(*range(200))
+
+    def tried() -> int:
+        before = len(rig.target.calls)
+        rig.lane.step()
+        return len(rig.target.calls) - before
+
+    rig.lane.begin_pass()
+    assert [1, 2, 8, 64] == [tried() for _ in range(4)]
+    rig.target.judge = rig.take(0.002)
+    assert [1, 1, 1] == [tried() for _ in range(3)]
+    rig.target.judge = lambda data: None
+    rig.run_pass()
+    assert list(range(200)) == rig.target.got
+
+
+def test_a_row_of_single_records_ends_at_a_failure() -> None:
+    """What is behind a bad record waits for the next step, which goes where the pass says."""
+    rig = Rig(FakeTarget(fails_on(5), **SINGLE))
+    rig.keep(*range(12))
+    rig.lane.begin_pass()
+    while rig.target.calls[-1:] != [[5]]:
+        assert Step.MORE is rig.lane.step()
+    assert rig.lane.failing
+    assert [0, 1, 2, 3, 4] == rig.target.got
+
+
 # --- a target that is down
 
 

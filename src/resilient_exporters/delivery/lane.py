@@ -43,6 +43,8 @@ _log = logging.getLogger("resilient_exporters")
 
 _SLOW_FAILURE = 0.01
 """Seconds; a failure that took less is cheap enough to be tried again at each send."""
+_ROW = 0.001
+"""Seconds for which records of a target of single ones are tried as they were read together: others may drop them."""
 _PACE, _PACE_CAP = 10.0, 30.0
 """After a slow failure of t seconds the caller's thread tries again `_PACE` x t later, at most `_PACE_CAP` seconds."""
 
@@ -167,7 +169,7 @@ class Lane:
             self._position.begin()
 
     def step(self, results: list[ExportResult] | None = None, before: tuple[int, int] | None = None) -> Step:
-        """Read one batch, attempt it, settle what came of it.
+        """Read one batch, or for a target of single records some of them; attempt it, settle what came of it.
 
         Args:
             results: Gets one result per record.
@@ -180,6 +182,24 @@ class Lane:
             return Step.END
         if wait:
             return Step.WAIT
+        return self._try(kept, results) if self.target.batches or len(kept) == 1 else self._try_in_a_row(kept, results)
+
+    def _try_in_a_row(self, row: Slice, results: list[ExportResult] | None) -> Step:
+        """Attempt and settle records one by one, until one fails or a moment is over."""
+        ends, source = self._clock.now() + _ROW, self._position.source
+        for index in range(len(row)):
+            with self.mutex:
+                kept = self._position.out_of(row, index, source)
+            if kept is None:
+                break
+            step = self._try(kept, results)
+            if step is not Step.MORE or self.failing or self._clock.now() >= ends:
+                self._slices.expect(index + 1)
+                return step
+        return Step.MORE
+
+    def _try(self, kept: Slice, results: list[ExportResult] | None) -> Step:
+        """Attempt what is under way, settle what came of it."""
         tries = self.misses + 1
         outcome = self._attempt(kept)
         with self.mutex:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from resilient_exporters.delivery.attempt import Again, Hold, Outcome, progressed, trouble_of
-from resilient_exporters.delivery.slices import Slices, first_of, older
+from resilient_exporters.delivery.slices import Slices, older, part_of
 from resilient_exporters.delivery.sources import Source, Sources
 from resilient_exporters.delivery.target import Target
 from resilient_exporters.spool.interface import Slice, Spool
@@ -67,14 +67,14 @@ class Position:
         slices: Cuts batches out of them.
 
     Attributes:
-        caught_up: Whether the slice under way is all there was.
         seen: Place up to which records have had their first attempt, or were there before this lane.
     """
 
     def __init__(self, target: Target, sources: Sources, slices: Slices) -> None:
         self._target = target
         self._sources = sources
-        self.caught_up = False
+        self._end = 0
+        """Place of the newest record when the last slice was taken."""
         self.seen: int
         self.all_tried()
         self._slices = slices
@@ -108,7 +108,7 @@ class Position:
             before: Run and number of a record: of its run, only older ones are taken.
             pins: Whether the spool notes what a stable target is about to get.
         """
-        end = self._sources.own.spool.next_place - 1
+        self._end = self._sources.own.spool.next_place - 1
         source, kept = self._next()
         if kept is None and self._turn_back():
             source, kept = self._next()
@@ -118,8 +118,27 @@ class Position:
             if kept is not None and pins and self._target.stable:
                 source.spool.pin(source.lane, kept.places)
         self._flight = source, kept
-        self.caught_up = kept is not None and source is self._sources.own and kept.places[-1] >= end
         return kept
+
+    def out_of(self, row: Slice, index: int, source: Source) -> Slice | None:
+        """One record of a slice, under way from now on; None when the spool it came from was exchanged meanwhile.
+
+        Args:
+            row: What `take` returned.
+            index: Which record of it; those before it have been tried.
+            source: Where the slice was owed from.
+        """
+        if self.source is not source:
+            return None
+        one = part_of(row, index, index + 1)
+        self._flight = source, one
+        return one
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether behind what is under way nothing was owed when it was taken."""
+        source, kept = self._flight
+        return kept is not None and source is self._sources.own and kept.places[-1] >= self._end
 
     @property
     def source(self) -> Source:
@@ -160,7 +179,7 @@ class Position:
                 return kept
             free = next((i for i, number in enumerate(kept.numbers) if (kept.run, number) in self._held), len(kept))
             if free:
-                return first_of(kept, free)
+                return part_of(kept, 0, free)
             spot.after = kept.places[0]
 
     def _turn_back(self) -> bool:

@@ -11,11 +11,17 @@ from resilient_exporters.delivery.target import Target
 from resilient_exporters.delivery.throttle import Throttle
 from resilient_exporters.spool.interface import Flag, Slice
 
-__all__ = ["Slices", "first_of", "older"]
+__all__ = ["Slices", "older", "part_of"]
+
+
+_ROW = 64
+"""Most records that are read at once for a target of single ones: what it can be handed within a moment."""
 
 
 class Slices:
     """Reads slices as large as the target takes them now: one record after a failure, then ever larger ones again.
+
+    A target of single records gets them one by one; they are read together because that costs less.
 
     Args:
         target: The exporter.
@@ -24,11 +30,12 @@ class Slices:
         shared: What other lanes have made of the same records, so that slices end where theirs do.
 
     Attributes:
-        limit: Most records in the next batch.
+        limit: Most records in the next slice.
     """
 
     def __init__(self, target: Target, throttle: Throttle | None, clock: Clock, shared: Shared) -> None:
-        self.limit = target.batch_records
+        self._most = target.batch_records if target.batches else 1 if target.stable or throttle is not None else _ROW
+        self.limit = self._most if target.batches else 1
         self._target = target
         self._throttle = throttle
         self._clock = clock
@@ -49,6 +56,8 @@ class Slices:
         """How many records of a slice to take."""
         if kept.flags & Flag.BUNDLED:
             return 1
+        if not self._target.batches:
+            return len(kept)
         return self._as_tried(kept) if self._alone else self._shared.aligned(kept)
 
     def recalled(self, source: Source) -> Slice | None:
@@ -61,9 +70,13 @@ class Slices:
 
     def grow(self, taken: Slice) -> None:
         """The target has taken some of a slice: the next one may be twice as large."""
-        self.limit = min(self.limit * 2, self._target.batch_records)
+        self.limit = min(self.limit * 2, self._most)
         if self._alone:
             self._alone.difference_update((taken.run, number) for number in taken.numbers)
+
+    def expect(self, tried: int) -> None:
+        """So many records of a row were tried in time: the next one needs not be much longer."""
+        self.limit = min(tried * 2, self._most)
 
     def shrink(self) -> None:
         """The target failed: find out with a single record, which costs least."""
@@ -75,7 +88,7 @@ class Slices:
 
     def _room(self) -> tuple[int, int]:
         """Most records and bytes of the next slice."""
-        records, size = self.limit if self._target.batches else 1, self._target.batch_bytes
+        records, size = self.limit, self._target.batch_bytes
         if self._throttle is None:
             return records, size
         most_records, most_bytes = self._throttle.room(self._clock.now())
@@ -90,12 +103,12 @@ class Slices:
 def older(kept: Slice, number: int) -> Slice | None:
     """The part of a slice before the first record that is not older."""
     end = next((i for i, other in enumerate(kept.numbers) if other >= number), len(kept))
-    return first_of(kept, end) if end else None
+    return part_of(kept, 0, end) if end else None
 
 
-def first_of(kept: Slice, count: int) -> Slice:
-    """The first records of a slice."""
-    if count == len(kept):
+def part_of(kept: Slice, start: int, stop: int) -> Slice:
+    """The records of a slice from one index up to another."""
+    if stop - start == len(kept):
         return kept
-    columns = (kept.places[:count], kept.numbers[:count], kept.times[:count], kept.payloads[:count])
+    columns = (kept.places[start:stop], kept.numbers[start:stop], kept.times[start:stop], kept.payloads[start:stop])
     return Slice(kept.run, kept.options, kept.flags, *columns, expires=kept.expires)

@@ -58,6 +58,15 @@ class Handed:
             self._records -= len(self._blocks[at].sizes)
             del self._firsts[at], self._blocks[at]
 
+    def forget_up_to(self, floor: int) -> None:
+        """Forget the slices that end at this place or before: nothing of them is owed any more."""
+        done = 0
+        while done < len(self._blocks) and self._blocks[done].places[-1] <= floor:
+            self._records -= len(self._blocks[done].sizes)
+            done += 1
+        if done:
+            del self._firsts[:done], self._blocks[:done]
+
     def whole(self, places: Sequence[int]) -> tuple[Sequence[int], Sequence[int]] | None:
         """Places and sizes of a slice if it was handed out with just these places."""
         at = bisect_left(self._firsts, places[0])

@@ -321,7 +321,9 @@ class Ledger:
                 return self.take_off(lane, *whole)
         sizes = self.sizes(lane, places)
         fresh = sorted(sizes)
-        return self.take_off(lane, fresh, [sizes[place] for place in fresh])
+        around = self.take_off(lane, fresh, [sizes[place] for place in fresh])
+        lane.handed.forget_up_to(lane.places.floor)
+        return around
 
     def sizes(self, lane: Lane, places: Iterable[int]) -> dict[int, int]:
         """Place -> payload size of those of these places that the lane owes."""
@@ -350,29 +352,48 @@ class Ledger:
             places: Where they are, ascending.
             sizes: Their payload sizes.
         """
+        if not places:
+            return []
         stretches = list(runs(places))
         for first, last in stretches:
             lane.places.add(first, last)
+        total = sum(sizes)
         lane.settled.records += len(places)
-        lane.settled.bytes += sum(sizes)
+        lane.settled.bytes += total
+        segment = lane.segment
+        if segment is not None and segment.base <= places[0] and places[-1] < segment.next:
+            self._note_done(lane, segment, len(places), total)
+        else:
+            self._note_by_segment(lane, places, sizes)
+        # Only now, when what is between them has grown together.
+        return list(dict.fromkeys(lane.places.around(first) for first, _ in stretches))
+
+    def _note_by_segment(self, lane: Lane, places: Sequence[int], sizes: Sequence[int]) -> None:
+        """Note for each segment what a lane has settled there."""
         at = 0
-        for segment in self._segments_from(places[0]) if places else ():
+        for segment in self._segments_from(places[0]):
             if at == len(places):
                 break
             stop = bisect_left(places, segment.next, at)
             if stop > at:
-                segment.note_done(lane.name, stop - at, sum(sizes[at:stop]))
-                self._settled[segment.number] = segment
+                self._note_done(lane, segment, stop - at, sum(sizes[at:stop]))
                 at = stop
-        # Only now, when what is between them has grown together.
-        return list(dict.fromkeys(lane.places.around(first) for first, _ in stretches))
+
+    def _note_done(self, lane: Lane, segment: Segment, records: int, size: int) -> None:
+        segment.note_done(lane.name, records, size)
+        self._settled[segment.number] = segment
 
     def reapable(self) -> list[Segment]:
         """Sealed segments in which nothing is owed."""
+        found: list[Segment] = []
         for number, segment in list(self._settled.items()):
-            if number not in self.log.segments or not segment.is_settled():
+            if number in self.log.segments and not segment.sealed:
+                continue
+            if number in self.log.segments and segment.is_settled():
+                found.append(segment)
+            else:
                 del self._settled[number]
-        return [segment for segment in self._settled.values() if segment.sealed]
+        return found
 
     def owed_between(self, lane: Lane, first: int, last: int) -> dict[int, int]:
         """Place -> payload size of what a lane owes from `first` to `last`."""
