@@ -162,40 +162,43 @@ def list_command(path: str, limit: int | None, as_json: bool, **filters: Any) ->
 @dead.command(epilog="Example: resilient-exporters dead replay unsent.spool --exporter orders")
 @_path
 @_filters
-def replay(path: str, **filters: Any) -> None:
+@_json
+def replay(path: str, as_json: bool, **filters: Any) -> None:
     """Have dead letters of a stopped spool sent again, to the same exporter, when a pool opens the spool.
 
     Without a filter all of them.
     """
     with told():
-        _tell("replayed", SpoolLetters(path).replay(**filters))
+        _tell("replayed", SpoolLetters(path).replay(**filters), as_json)
 
 
 @dead.command(epilog="Example: resilient-exporters dead export unsent.spool refused.ndjson --since 2026-01-31")
 @_path
 @click.argument("target", type=click.Path(dir_okay=False))
 @_filters
-def export(path: str, target: str, **filters: Any) -> None:
+@_json
+def export(path: str, target: str, as_json: bool, **filters: Any) -> None:
     """Add dead letters to the file TARGET, one line of JSON each; they stay dead letters."""
     with told():
-        _tell("exported", SpoolLetters(path).export(target, **filters))
+        _tell("exported", SpoolLetters(path).export(target, **filters), as_json)
 
 
 @dead.command(epilog="Example: resilient-exporters dead drop unsent.spool --until 2026-01-31")
 @_path
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Drop all of them; needed when no filter is given.")
-def drop(path: str, everything: bool, **filters: Any) -> None:
+@_json
+def drop(path: str, everything: bool, as_json: bool, **filters: Any) -> None:
     """Throw dead letters of a stopped spool away."""
     if everything == _any(filters.values()):
         raise click.UsageError("give a filter, or --all to drop all dead letters")
     with told():
-        _tell("dropped", SpoolLetters(path).drop(**filters))
+        _tell("dropped", SpoolLetters(path).drop(**filters), as_json)
 
 
 def _any(values: Iterable[Any]) -> bool:
     return any(value is not None for value in values)
 
 
-def _tell(what: str, number: int) -> None:
-    click.echo(f"{what} {number} dead letter{'' if number == 1 else 's'}")
+def _tell(what: str, number: int, as_json: bool) -> None:
+    click.echo(line({what: number}) if as_json else f"{what} {number} dead letter{'' if number == 1 else 's'}")
