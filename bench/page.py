@@ -50,7 +50,8 @@ Each peer is told that a record is done after it was delivered, if it can be tol
 
 _PROFILE = """\
 Microseconds of the processor, all threads together.
-Each part is a bare loop of its own, and what the loops do not explain is the last part, the rest."""
+Of a `send` and of draining each part is a bare loop of its own, and what the loops do not explain is the last part.
+Into files each part is timed where it runs, by the clock of the thread that it runs on."""
 
 
 def page(

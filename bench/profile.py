@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
@@ -14,7 +15,8 @@ import resilient_exporters as rex
 from bench.pools import Gate, background, each, flushed, many
 from bench.subject import CPU, CRASH, Figures, Scale, measurement, stream, timed
 from resilient_exporters import codec
-from resilient_exporters.exporters.lines import as_lines
+from resilient_exporters.delivery.lane import Lane
+from resilient_exporters.delivery.sharing import Shared
 from resilient_exporters.spool.filespool import FileSpool
 from resilient_exporters.spool.interface import Fate, Slice
 
@@ -43,12 +45,13 @@ _DRAIN = {
     "lane": "the rest: an object for each record, the batch, the attempt, what came of it, whose turn it is",
 }
 _FILES = {
-    "send": "`send` of each record into a pool whose target is down",
-    "read and settle": "`FileSpool.read` and `settle` of batches of 1000 that came one by one; for each file",
-    "decode": "`codec.decode_all` of such batches, once for all files",
-    "render": "`as_lines` of the same batches: JSON as `json.dumps` spaces it, once for all files",
-    "write file": "`os.write` of their lines, for each file",
-    "threads": "the rest: the interpreter handed from thread to thread, batches that are short, or rendered again",
+    "send": "`send` of each record, in the thread that sends",
+    "read": "`FileSpool.read`, for each file",
+    "decode and render": "`Shared.rendered`: `codec.decode_all`, JSON spaced as by `json.dumps`; once for all files",
+    "write file": "the rest of `FileExporter.export`, for each file",
+    "settle": "`FileSpool.settle`, for each file",
+    "lane": "the rest of `Lane.step`: the batch, the attempt, what came of it, for each file",
+    "turns": "the rest: whose turn it is, sleeping, being woken",
 }
 
 PROFILES = {
@@ -139,13 +142,12 @@ def send(scale: Scale, folder: Path) -> Figures:
     }
 
 
-def _slices(path: Path, batches: int, at_once: int) -> Iterator[Slice]:
+def _slices(path: Path, batches: int) -> Iterator[Slice]:
     """Batches that a spool hands out, each settled before the next is read."""
     spool = FileSpool(path)
     payloads = [codec.encode(data) for data in stream(_BATCH)]
     for _ in range(batches):
-        for first in range(0, _BATCH, at_once):
-            spool.append(payloads[first : first + at_once], _LANE, time=0.0)
+        spool.append(payloads, _LANE, time=0.0)
     after = 0
     while (kept := spool.read("lane", after, _BATCH, 1 << 20)) is not None:
         yield kept
@@ -154,11 +156,11 @@ def _slices(path: Path, batches: int, at_once: int) -> Iterator[Slice]:
     spool.close()
 
 
-def _reading(folder: Path, batches: int, at_once: int) -> float:
-    """Microseconds of the processor for reading and settling a record, where so many were appended at once."""
+def _reading(folder: Path, batches: int) -> float:
+    """Microseconds of the processor for reading and settling a record."""
     took = []
     for turn in range(_TURNS):
-        slices = _slices(folder / f"alone {turn}", batches, at_once)
+        slices = _slices(folder / f"alone {turn}", batches)
         next(slices)  # appending comes before the first
         began = time.process_time()
         count = sum(len(kept) for kept in slices)
@@ -166,16 +168,13 @@ def _reading(folder: Path, batches: int, at_once: int) -> float:
     return min(took) * 1e6
 
 
-def _decoding(payloads: list[bytes]) -> float:
-    return _quickest([payloads] * 100, codec.decode_all) / _BATCH
-
-
 @measurement("profile.drain", _SECTION, CRASH)
 def drain(scale: Scale, folder: Path) -> Figures:
     """The parts of draining a backlog to an exporter that reads each record."""
     batches = scale.backlog // _BATCH
-    read = _reading(folder, batches, _BATCH)
-    decoded = _decoding([codec.encode(data) for data in stream(_BATCH)])
+    read = _reading(folder, batches)
+    payloads = [codec.encode(data) for data in stream(_BATCH)]
+    decoded = _quickest([payloads] * 100, codec.decode_all) / _BATCH
     gate = Gate(reads=True)
     pool = background([gate], folder)
     many(pool, batches)
@@ -185,33 +184,64 @@ def drain(scale: Scale, folder: Path) -> Figures:
     return {"read and settle": read, "decode": decoded, "lane": whole - read - decoded, WHOLE: whole}
 
 
+class _Clocks:
+    """Takes the time of methods while they do their work, each on the clock of the thread that calls it."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._undo: list[Callable[[], None]] = []
+
+    def take(self, kind: type, name: str) -> None:
+        """Take the time of a method from now on."""
+        method = getattr(kind, name)
+
+        def timed_method(*args: Any, **kwargs: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.seconds[f"{kind.__name__}.{name}"] += time.thread_time() - began
+
+        setattr(kind, name, timed_method)
+        self._undo.append(lambda: setattr(kind, name, method))
+
+    def stop(self) -> None:
+        """Leave the methods as they were."""
+        for undo in self._undo:
+            undo()
+
+
+_PARTS = ((FileSpool, "read"), (FileSpool, "settle"), (rex.FileExporter, "export"))
+_METHODS = ((Lane, "step"), (Shared, "rendered"), *_PARTS)
+
+
 for _sinks in (1, 4):
 
     @measurement(f"profile.files {_sinks}", _SECTION, CRASH)
     def files(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
         """The parts of bringing records into files."""
         records = list(stream(scale.backlog))
-        data = records[:_BATCH]
-        lines = as_lines(data).whole
-        with open(folder / "lines", "wb", buffering=0) as file:
-            written = _quickest([lines] * 100, file.write) / _BATCH * sinks
-        (folder / "waiting").mkdir()
-        waiting = background([Gate()], folder / "waiting")
-        sent = _quickest(records, waiting.send)
-        waiting.close(0.0)
-        parts = {
-            "send": sent,
-            "read and settle": _reading(folder, scale.backlog // _BATCH, 1) * sinks,
-            "decode": _decoding([codec.encode(one) for one in data]),
-            "render": _quickest([data] * 100, as_lines) / _BATCH,
-            "write file": written,
-        }
+        clocks = _Clocks()
+        for kind, name in _METHODS:
+            clocks.take(kind, name)
         pool = background([rex.FileExporter(folder / f"sink-{number}") for number in range(sinks)], folder)
 
         def loop() -> None:
+            began = time.thread_time()
             each(pool, records)
+            clocks.seconds["send"] += time.thread_time() - began
             flushed(pool)
 
         whole = timed(len(records), loop)[CPU]
         pool.close(0.0)
-        return {**parts, "threads": whole - sum(parts.values()), WHOLE: whole}
+        clocks.stop()
+        took = {name: seconds / len(records) * 1e6 for name, seconds in clocks.seconds.items()}
+        parts = {
+            "send": took["send"],
+            "read": took["FileSpool.read"],
+            "decode and render": took["Shared.rendered"],
+            "write file": took["FileExporter.export"] - took["Shared.rendered"],
+            "settle": took["FileSpool.settle"],
+            "lane": took["Lane.step"] - sum(took[f"{kind.__name__}.{name}"] for kind, name in _PARTS),
+        }
+        return {**parts, "turns": whole - sum(parts.values()), WHOLE: whole}
