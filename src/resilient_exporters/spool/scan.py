@@ -24,6 +24,7 @@ __all__ = ["Found", "Gap", "Scan", "scan", "walk"]
 # A run frame begins, behind its checksum, with its length and kind; that makes them quick to find.
 _RUN_MARK = FRAME.pack(0, RUN_SIZE, Kind.RUN << KIND_SHIFT, 0)[4:]
 
+_new = tuple.__new__
 Walked = tuple[int, int, int, int, int, float]
 
 
@@ -138,7 +139,10 @@ def scan(content: bytes) -> Scan:
             continue
         if current is not None:
             frames, stop = walk(data, size, at, 0, current.seed)
-            result.frames += [Found(where, length, meta, extra, current) for where, length, meta, extra, _, _ in frames]
+            # Not by the constructor of `Found`, which is Python: a backlog has hundreds of thousands of them.
+            result.frames += [
+                _new(Found, (where, length, meta, extra, current)) for where, length, meta, extra, _, _ in frames
+            ]
             numbers = (number for _, _, meta, _, number, _ in reversed(frames) if meta >> KIND_SHIFT in JOINED)
             place = next(numbers, place - 1) + 1
             if stop > at:

@@ -35,6 +35,9 @@ __all__ = ["FAR", "NEAR", "TRAILER", "Segment", "Tally"]
 # A run frame is repeated this many bytes after it first stands, and then every so many.
 NEAR, FAR = 1 << 13, 1 << 20
 
+# `meta` of frames that are no record frames is at least this.
+_NOT_RECORDS = Kind.RUN << KIND_SHIFT
+
 # The last bytes of a sealed segment, part of its footer frame: where that frame begins, checksum, mark.
 TRAILER = Struct("<QI4s")
 TRAILER_MARK = b"rexf"
@@ -159,7 +162,7 @@ class Segment:
         last, self.next = self.next - 1, self.base
         self.marks = [(self.base, HEADER_SIZE, found.frames[0].context if found.frames else self.context)]
         self.scanned = True
-        for at, length, meta, _, _ in found.frames:
+        for at, length, meta, _, _ in [frame for frame in found.frames if frame[2] >= _NOT_RECORDS]:
             if meta >> KIND_SHIFT == Kind.LANES:
                 self.sets[meta & 0xFF] = frozenset(unpack_json(content[at + FRAME.size : at + length]))
                 self.next_set = max(self.next_set, (meta & 0xFF) + 1)
@@ -177,25 +180,28 @@ class Segment:
         """Count all record frames; those whose lane set is not known become gaps."""
         # Of the sets that plain records were found for, by number.
         tallies: dict[int, Tally] = {}
-        unpack, base = COUNT.unpack_from, self.base
+        unpack, base, head = COUNT.unpack_from, self.base, FRAME.size
+        following = self.next - base
         for frame in frames:
             at, length, meta, _, _ = frame
             if meta < PLAIN:
                 # The common frame, in a tight loop: a backlog has hundreds of thousands of them.
                 tally = tallies.get(meta & 0xFF)
-                (place,) = unpack(content, at + FRAME.size)
-                if tally is not None and base + place == self.next:
-                    self.next += 1
+                if tally is not None and unpack(content, at + head)[0] == following:
+                    following += 1
                     tally.records += 1
                     tally.bytes += length - RECORD_SIZE
                     continue
             if frame.kind not in JOINED:
                 continue
+            self.next = base + following
             if self._count(content, frame):
                 tallies[meta & 0xFF] = self.counts[self.sets[meta & 0xFF]]
             else:
                 # Nobody can say any more who owes it.
                 self.gaps.append(Gap(at, at + length))
+            following = self.next - base
+        self.next = base + following
 
     def _count(self, content: bytes, frame: Found) -> bool:
         """Count a record frame; False when its lane set is not known."""
