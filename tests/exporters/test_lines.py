@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resilient_exporters.exceptions import DataTypeError
@@ -169,7 +169,13 @@ def test_a_line_is_spaced_as_json_dumps_does(data: Any) -> None:
     assert f"{json.dumps(data, ensure_ascii=False)}\n".encode() == as_line(data)
 
 
-@given(st.lists(json_values | st.binary() | st.text(st.characters(exclude_categories=[]), max_size=5), max_size=8))
+@given(
+    st.lists(json_values | st.binary() | st.text(st.characters(exclude_categories=[]), max_size=5), max_size=8)
+    | st.lists(st.dictionaries(st.text(), json_values), max_size=8)
+)
+@example([{"a": "\r\n  },\n  {"}, {"b": [{"c": {}}, {"d": [1]}]}, {"\r": {"e": {"f": "  },  {"}}}])
+@example([{"a": 1}, {}, {"b": 2}])
+@example([{"a": 1 << 70}, {"b": 2}])
 def test_lines_of_many_are_those_of_each(data: list[Any]) -> None:
     """Rendering many gives the lines of each, and names those that have none."""
     expected, refused = [], set()
