@@ -8,22 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from resilient_exporters.spool.cursor import Places, runs
-from resilient_exporters.spool.frame import Context
 from resilient_exporters.spool.handed import Handed
 from resilient_exporters.spool.interface import Slice
 from resilient_exporters.spool.log import Log
 from resilient_exporters.spool.picking import Pick
+from resilient_exporters.spool.reader import Reader
 from resilient_exporters.spool.recent import Handout, Recent, own_sets
-from resilient_exporters.spool.scan import Scan
 from resilient_exporters.spool.segment import Segment, Tally
-from resilient_exporters.spool.window import CHUNK, Damaged, Entry, Window
+from resilient_exporters.spool.window import Entry, Window
 
 __all__ = ["Lane", "Ledger"]
-
-# Sealed segments whose files stay open for reading.
-_OPEN = 16
-# Bytes of the windows that are kept for the lanes that come behind.
-_RECENT = 4 * CHUNK
 
 
 class Lane:
@@ -53,7 +47,7 @@ class Lane:
         self.index = 0
 
 
-class Ledger:
+class Ledger(Reader):
     """The lanes and their cursors over one log.
 
     All of it belongs to whoever holds the books, a lock of the spool that owns this ledger. The live segment may grow
@@ -65,17 +59,13 @@ class Ledger:
     """
 
     def __init__(self, log: Log, retire: Callable[[Segment], object]) -> None:
-        self.log = log
+        super().__init__(log, retire)
         self.lanes: dict[str, Lane] = {}
         self.lost = 0
         self.found_gaps: list[Segment] = []
-        # Segments in which nothing was owed when somebody settled there last.
+        # Segments in which somebody settled: the live one, and sealed ones that may be owed nowhere.
         self._settled: dict[int, Segment] = {}
-        # Segment and offset -> window: lanes that read the same share it.
-        self._recent: dict[tuple[int, int], Window] = {}
-        self._recent_size = 0
         self._handouts = Recent()
-        self._retire = retire
 
     # ---------------------------------------------------------------- lanes
 
@@ -142,58 +132,14 @@ class Ledger:
 
     # ---------------------------------------------------------------- reading
 
-    def windows(self, segment: Segment, place: int = 0) -> Iterator[Window]:
-        """The windows of a segment from the one on that may hold `place`."""
-        _, offset, context = segment.mark_before(place)
-        while (window := self.window(segment, offset, context)) is not None:
-            yield window
-            offset, context = window.stop, window.context
-
-    def window(self, segment: Segment, offset: int, context: Context) -> Window | None:
-        """Read on in a segment; damage that is met is counted and stepped over."""
-        key = segment.number, offset
-        # One that another lane has read may be short by now: what has come since is in the windows behind it.
-        window = self._recent.get(key)
-        if window is None and (window := self._read(segment, offset, context)) is not None:
-            self._recent[key] = window
-            self._recent_size += window.stop - offset
-            while self._recent_size > _RECENT and len(self._recent) > 1:
-                oldest = next(iter(self._recent))
-                self._recent_size -= self._recent.pop(oldest).stop - oldest[1]
-        return window
-
-    def _read(self, segment: Segment, offset: int, context: Context) -> Window | None:
-        self._opened(segment)
-        if segment.gaps and not segment.scanned:
-            self._rescan(segment)
-        try:
-            return segment.window(offset, context)
-        except Damaged:
-            self._rescan(segment)
-        return segment.window(offset, context)
-
-    def _opened(self, segment: Segment) -> None:
-        if segment.handle is None:
-            segment.handle = self.log.files.open(segment.path)
-            self.log.open[segment.number] = segment
-            self.prune(segment)
-
-    def prune(self, using: Segment | None = None) -> None:
-        """Close sealed segments that were opened longest ago, so that a long backlog does not use up all handles."""
-        for number in list(self.log.open)[:-_OPEN]:
-            segment = self.log.open.pop(number)
-            if segment is not using:
-                self._retire(segment)
-
-    def _rescan(self, segment: Segment) -> Scan:
+    def _rescan(self, segment: Segment) -> None:
         """Find out what a segment that turned out to be damaged still holds; what is gone counts as dropped."""
         promised = segment.owed()
         done = dict(segment.done)
         known = set(segment.gaps)
-        found = segment.rescan()
+        segment.rescan()
         segment.done = {}
-        self._recent.clear()
-        self._recent_size = 0
+        self._forget_windows()
         self._handouts.clear()
         for lane in self.lanes.values():
             lane.segment = lane.window = None
@@ -201,7 +147,7 @@ class Ledger:
         if not known.issuperset(segment.gaps):
             self.found_gaps.append(segment)
         if not segment.counted:
-            return found
+            return
         for name, owed in promised.items():
             lane = self.lane(name)
             records, size = self._unsettled(segment, lane)
@@ -213,7 +159,6 @@ class Ledger:
             segment.note_done(name, now.records - records, now.bytes - size)
             self.lost += max(lost, 0)
         self._settled[segment.number] = segment
-        return found
 
     def read(self, lane: Lane, after: int, records: int, size: int) -> Slice | None:
         """The next records that a lane owes behind `after`."""
