@@ -13,12 +13,13 @@ from zlib import crc32
 
 import resilient_exporters as rex
 from bench.pools import Gate, background, each, flushed, many
-from bench.subject import CPU, CRASH, Figures, Scale, measurement, stream, timed
+from bench.subject import CPU, CRASH, LINES, MEMORY, Figures, Scale, measurement, stream, timed
 from resilient_exporters import codec
 from resilient_exporters.delivery.lane import Lane
 from resilient_exporters.delivery.sharing import Shared
 from resilient_exporters.spool.filespool import FileSpool
-from resilient_exporters.spool.interface import Fate, Slice
+from resilient_exporters.spool.interface import Fate, Slice, Spool
+from resilient_exporters.spool.memory import MemorySpool
 
 __all__ = ["PROFILES", "WHOLE"]
 
@@ -39,15 +40,21 @@ _SEND = {
     "account": "the rest of the spool's part: whose turn it is, place and number, which segment, who is owed what",
     "pool": "the rest: is anything to be thought about, what time is it, is a worker asleep",
 }
+_MEMORY = {
+    "loop": _SEND["loop"],
+    "encode": _SEND["encode"],
+    "account": "`MemorySpool.append_one` by itself: place and number, the row of what is kept",
+    "pool": _SEND["pool"],
+}
 _DRAIN = {
     "read and settle": "`FileSpool.read` and `settle` of batches of 1000, in a loop by themselves",
     "decode": "`codec.decode_all` of the same batches",
-    "lane": "the rest: an object for each record, the batch, the attempt, what came of it, whose turn it is",
+    "lane": "the rest: the batch, the attempt, what came of it, whose turn it is, room for 1000 records at once",
 }
 _FILES = {
-    "send": "`send` of each record, in the thread that sends",
+    "send": "`send` or `send_many`, in the thread that sends",
     "read": "`FileSpool.read`, for each file",
-    "decode and render": "`Shared.rendered`: `codec.decode_all`, JSON spaced as by `json.dumps`; once for all files",
+    "decode and render": "`Shared.rendered`: `codec.decode_all`, and JSON or text as lines; once for all files",
     "write file": "the rest of `FileExporter.export`, for each file",
     "settle": "`FileSpool.settle`, for each file",
     "lane": "the rest of `Lane.step`: the batch, the attempt, what came of it, for each file",
@@ -59,9 +66,12 @@ PROFILES = {
         'One `send` in the background with safety "process" while the target is down, per record.',
         _SEND,
     ),
+    "profile.memory send": ("One `send` in the background into memory, per record.", _MEMORY),
     "profile.drain": ("Draining a backlog to an exporter that reads each record, per record.", _DRAIN),
     "profile.files 1": ("`send` of each record, and all of them into a local file meanwhile, per record.", _FILES),
     "profile.files 4": ("The same into 4 local files.", _FILES),
+    "profile.lines in bulk 1": ("Ready-made lines of 200 bytes, `send_many` of 1000, into a local file.", _FILES),
+    "profile.lines in bulk 4": ("The same into 4 local files.", _FILES),
 }
 """Measurement -> what it takes apart, and its parts with what they are."""
 
@@ -100,10 +110,9 @@ def _writing(path: Path) -> Callable[[bytes], object]:
     return write
 
 
-def _keeping(path: Path) -> Callable[[bytes], object]:
-    """Appends a payload to a spool of its own."""
-    spool, lanes = FileSpool(path), frozenset(["gate"])
-    append_one = spool.append_one
+def _keeping(spool: Spool) -> Callable[[bytes], object]:
+    """Appends a payload to a spool."""
+    append_one, lanes = spool.append_one, frozenset(["gate"])
 
     def keep(payload: bytes) -> None:
         if not append_one(payload, lanes, 0.0):
@@ -127,7 +136,7 @@ def send(scale: Scale, folder: Path) -> Figures:
     encode = _quickest(records, codec.encode) - loop
     framed = _quickest(payloads, frame) - loop
     written = _quickest(frames, _writing(folder / "frames")) - loop
-    kept = _quickest(payloads, _keeping(folder / "alone")) - loop
+    kept = _quickest(payloads, _keeping(FileSpool(folder / "alone"))) - loop
     pool = background([Gate()], folder)
     whole = _quickest(records, pool.send)
     pool.close(0.0)
@@ -140,6 +149,20 @@ def send(scale: Scale, folder: Path) -> Figures:
         "pool": whole - loop - encode - kept,
         WHOLE: whole,
     }
+
+
+@measurement("profile.memory send", _SECTION, MEMORY)
+def memory_send(scale: Scale, folder: Path) -> Figures:
+    """The parts of a `send` in the background into memory."""
+    records = list(stream(scale.records // _TURNS))
+    payloads = [codec.encode(data) for data in records]
+    loop = _quickest(records, _nothing)
+    encode = _quickest(records, codec.encode) - loop
+    kept = _quickest(payloads, _keeping(MemorySpool())) - loop
+    pool = background([Gate()], folder, use_memory=True)
+    whole = _quickest(records, pool.send)
+    pool.close(0.0)
+    return {"loop": loop, "encode": encode, "account": kept, "pool": whole - loop - encode - kept, WHOLE: whole}
 
 
 def _slices(path: Path, batches: int) -> Iterator[Slice]:
@@ -215,33 +238,44 @@ _PARTS = ((FileSpool, "read"), (FileSpool, "settle"), (rex.FileExporter, "export
 _METHODS = ((Lane, "step"), (Shared, "rendered"), *_PARTS)
 
 
+def _into_files(count: int, folder: Path, sinks: int, feed: Callable[[rex.ExporterPool], object]) -> Figures:
+    """The parts of bringing so many records into files."""
+    clocks = _Clocks()
+    for kind, name in _METHODS:
+        clocks.take(kind, name)
+    pool = background([rex.FileExporter(folder / f"sink-{number}") for number in range(sinks)], folder)
+
+    def loop() -> None:
+        began = time.thread_time()
+        feed(pool)
+        clocks.seconds["send"] += time.thread_time() - began
+        flushed(pool)
+
+    whole = timed(count, loop)[CPU]
+    pool.close(0.0)
+    clocks.stop()
+    took = {name: seconds / count * 1e6 for name, seconds in clocks.seconds.items()}
+    parts = {
+        "send": took["send"],
+        "read": took["FileSpool.read"],
+        "decode and render": took["Shared.rendered"],
+        "write file": took["FileExporter.export"] - took["Shared.rendered"],
+        "settle": took["FileSpool.settle"],
+        "lane": took["Lane.step"] - sum(took[f"{kind.__name__}.{name}"] for kind, name in _PARTS),
+    }
+    return {**parts, "turns": whole - sum(parts.values()), WHOLE: whole}
+
+
 for _sinks in (1, 4):
 
     @measurement(f"profile.files {_sinks}", _SECTION, CRASH)
     def files(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
         """The parts of bringing records into files."""
         records = list(stream(scale.backlog))
-        clocks = _Clocks()
-        for kind, name in _METHODS:
-            clocks.take(kind, name)
-        pool = background([rex.FileExporter(folder / f"sink-{number}") for number in range(sinks)], folder)
+        return _into_files(len(records), folder, sinks, lambda pool: each(pool, records))
 
-        def loop() -> None:
-            began = time.thread_time()
-            each(pool, records)
-            clocks.seconds["send"] += time.thread_time() - began
-            flushed(pool)
-
-        whole = timed(len(records), loop)[CPU]
-        pool.close(0.0)
-        clocks.stop()
-        took = {name: seconds / len(records) * 1e6 for name, seconds in clocks.seconds.items()}
-        parts = {
-            "send": took["send"],
-            "read": took["FileSpool.read"],
-            "decode and render": took["Shared.rendered"],
-            "write file": took["FileExporter.export"] - took["Shared.rendered"],
-            "settle": took["FileSpool.settle"],
-            "lane": took["Lane.step"] - sum(took[f"{kind.__name__}.{name}"] for kind, name in _PARTS),
-        }
-        return {**parts, "turns": whole - sum(parts.values()), WHOLE: whole}
+    @measurement(f"profile.lines in bulk {_sinks}", _SECTION, CRASH)
+    def lines_in_bulk(scale: Scale, folder: Path, sinks: int = _sinks) -> Figures:
+        """The parts of bringing ready-made lines into files, 1000 at a time."""
+        batches = scale.records // 1000
+        return _into_files(batches * 1000, folder, sinks, lambda pool: many(pool, batches, LINES))
