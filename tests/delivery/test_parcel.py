@@ -71,8 +71,10 @@ def test_a_record_knows_what_was_sent_with_it() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.integers(), st.text(), st.tuples(st.integers()), st.datetimes()), min_size=1))
 def test_the_data_is_what_was_sent(data: list[Any]) -> None:
-    """Whatever is in a batch, each record has its own data, of the type that was sent."""
-    assert [repr(one) for one in data] == [repr(record.data) for record in batch(encoded(*data)).records]
+    """Whatever is in a batch, each record has its own data, of the type that was sent, and the batch has them all."""
+    made = batch(encoded(*data))
+    assert [repr(one) for one in data] == [repr(one) for one in made.data]
+    assert all(one is record.data for one, record in zip(made.data, made.records, strict=True))
 
 
 def test_what_an_exporter_changes_stays_its_own() -> None:
@@ -86,10 +88,13 @@ def test_what_an_exporter_changes_stays_its_own() -> None:
 
 def test_one_bad_payload_spoils_no_other_record() -> None:
     """Only the record that cannot be decoded raises, each time; the others have their data, one object each."""
-    records = batch([*encoded([1]), UNDECODABLE, *encoded([3])]).records
+    made = batch([*encoded([1]), UNDECODABLE, *encoded([3])])
+    records = made.records
     for _ in range(2):
         with pytest.raises(SpoolError):
             _ = records[1].data
+        with pytest.raises(SpoolError):
+            _ = made.data
     assert [[1], [3]] == [records[0].data, records[2].data]
     assert records[0].data is records[0].data
 
